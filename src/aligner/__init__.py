@@ -1,0 +1,65 @@
+"""Alignment by learning to correct: a small model that turns any LLM's answers into better ones.
+
+    aligner = Aligner.from_pretrained(path)
+    aligner.correct(question, answer).text
+
+Importing this package loads neither torch nor transformers; the names below load what they need on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from aligner.correct.aligner import Aligner
+    from aligner.correct.stacked import StackedModel
+    from aligner.data.triplets import read_triplets
+    from aligner.generate.hf import HFGenerator
+    from aligner.generate.scripted import ScriptedGenerator
+    from aligner.prompts import PromptFormat
+    from aligner.types import Completion, Correction, Message, PreferencePair, Sampling, Triplet, Verdict
+
+_HOMES = {
+    "Aligner": "aligner.correct.aligner",
+    "StackedModel": "aligner.correct.stacked",
+    "read_triplets": "aligner.data.triplets",
+    "HFGenerator": "aligner.generate.hf",
+    "ScriptedGenerator": "aligner.generate.scripted",
+    "PromptFormat": "aligner.prompts",
+    "Completion": "aligner.types",
+    "Correction": "aligner.types",
+    "Message": "aligner.types",
+    "PreferencePair": "aligner.types",
+    "Sampling": "aligner.types",
+    "Triplet": "aligner.types",
+    "Verdict": "aligner.types",
+}
+
+__all__ = [
+    "Aligner",
+    "Completion",
+    "Correction",
+    "HFGenerator",
+    "Message",
+    "PreferencePair",
+    "PromptFormat",
+    "Sampling",
+    "ScriptedGenerator",
+    "StackedModel",
+    "Triplet",
+    "Verdict",
+    "read_triplets",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'aligner' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

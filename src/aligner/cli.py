@@ -1,0 +1,217 @@
+"""The command line: parse, make a configuration, run it, say where the result is. Nothing else happens here.
+
+Exit status: 0 done, 2 the input is wrong (one line says what, where and what to do), 130 interrupted, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from aligner import __version__
+from aligner.errors import ConfigError, Interrupted, UserError
+
+if TYPE_CHECKING:
+    from aligner.config import Config
+    from aligner.data.check import Check
+    from aligner.runs import Existing
+
+C = TypeVar("C", bound="Config")
+
+HELP = """\
+usage: aligner VERB …
+
+Alignment by learning to correct: train a small model once, stack it on any LLM.
+
+  aligner train CONFIG.yaml [--setting value …]     warm-up, then residual training
+  aligner correct --aligner DIR --input IN.jsonl --output OUT.jsonl
+                                                    correct the answers of a file
+  aligner data check FILE …                         what is in files of triplets
+  aligner report DIR                                one self-contained page of a run
+
+  aligner VERB --help                               a verb's settings
+  aligner --version
+
+A run directory or output that exists is refused; --resume goes on with it, --overwrite starts anew.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(arguments)
+    except UserError as e:
+        _tell(f"aligner: {' '.join(str(e).split())}")
+        return 2
+    except Interrupted as e:
+        _tell(f"aligner: {e}")
+        return 130
+    except KeyboardInterrupt:
+        _tell("aligner: interrupted; what was written is whole, go on with --resume")
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    verb = arguments.pop(0) if arguments else "--help"
+    if verb in ("-h", "--help", "help"):
+        _print(HELP)
+        return 0
+    if verb == "--version":
+        _print(__version__)
+        return 0
+    if verb == "data":
+        verb = f"data {arguments.pop(0)}" if arguments and not arguments[0].startswith("-") else "data"
+        if verb == "data":
+            _print(HELP)
+            return 0
+    verbs: dict[str, Callable[[list[str]], int]] = {
+        "train": _train,
+        "correct": _correct,
+        "data check": _data_check,
+        "report": _report,
+    }
+    if verb not in verbs:
+        from aligner.config import nearest
+
+        raise ConfigError(f"no verb is called '{verb}'; {nearest(verb, list(verbs))} (aligner --help lists them)")
+    _quiet_libraries()
+    return verbs[verb](arguments)
+
+
+def _train(arguments: list[str]) -> int:
+    from aligner.config import read_yaml
+    from aligner.train.config import TrainConfig
+
+    if _helped(TrainConfig, "train [CONFIG.yaml] [--resume | --overwrite]", arguments):
+        return 0
+    existing = _existing(arguments)
+    path = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
+    from aligner.flags import apply_flags
+
+    values = apply_flags(TrainConfig, read_yaml(path) if path else {}, arguments)
+    config = TrainConfig.from_dict(values, where=path or "aligner train")
+    from aligner.train.corrector import run
+
+    run_dir = run(config, existing)
+    from aligner.report.render import render_run
+
+    page = render_run(run_dir)
+    _print(f"corrector: {run_dir.model_path}\nreport:    {page}")
+    return 0
+
+
+def _correct(arguments: list[str]) -> int:
+    from aligner.correct.run import CorrectConfig, run
+
+    if _helped(CorrectConfig, "correct --aligner DIR --input IN --output OUT [--resume | --overwrite]", arguments):
+        return 0
+    existing = _existing(arguments)
+    summary = run(_configured(CorrectConfig, arguments, "aligner correct"), existing)
+    kept = "".join(f", {count} kept ({why.replace('_', ' ')})" for why, count in sorted(summary.kept.items()))
+    before = f", {summary.skipped} done before" if summary.skipped else ""
+    _print(f"{summary.rows} answers: {summary.changed} changed, {summary.copies} repeated unchanged{kept}{before}")
+    _print(f"corrections: {summary.output}")
+    return 0
+
+
+def _data_check(arguments: list[str]) -> int:
+    from aligner.data.check import CheckConfig, check
+
+    if _helped(CheckConfig, "data check FILE …", arguments):
+        return 0
+    found = check(_configured(CheckConfig, arguments, "aligner data check", positional="files"))
+    _print_check(found)
+    if found.unusable:
+        rows = "row is" if found.unusable == 1 else "rows are"
+        _tell(f"aligner: {found.unusable} {rows} no triplet; the first: {found.problems[0]}")
+        return 2
+    return 0
+
+
+def _report(arguments: list[str]) -> int:
+    from aligner.report.render import render_run
+    from aligner.report.run import ReportConfig, run
+
+    if _helped(ReportConfig, "report DIR", arguments):
+        return 0
+    run_dir = run(_configured(ReportConfig, arguments, "aligner report", positional="run"))
+    _print(f"report: {render_run(run_dir)}")
+    return 0
+
+
+def _print_check(found: Check) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("source", *_COLUMNS.values(), title="triplets (lengths are medians)")
+    for source in found.sources:
+        figures = [getattr(source, name) for name in _COLUMNS]
+        table.add_row(source.source, *(f"{x:.2f}" if name == "edit_ratio" else f"{x:,.0f}"
+                                       for name, x in zip(_COLUMNS, figures, strict=True)))  # fmt: skip
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    for problem in found.problems:
+        _print(problem)
+
+
+_COLUMNS = {
+    "rows": "rows",
+    "identical": "copies",
+    "duplicates": "duplicates",
+    "blank": "blank",
+    "too_long": "too long",
+    "question_length": "question",
+    "answer_length": "answer",
+    "correction_length": "correction",
+    "edit_ratio": "edit ratio",
+}
+
+
+def _configured(cls: type[C], arguments: list[str], where: str, positional: str | None = None) -> C:
+    from aligner.flags import apply_flags
+
+    words: list[str] = []
+    while positional and arguments and not arguments[0].startswith("-"):
+        words.append(arguments.pop(0))
+    given = [f"--{positional}", *words] if words else []
+    return cls.from_dict(apply_flags(cls, {}, [*given, *arguments]), where=where)
+
+
+def _helped(cls: type[Config], usage: str, arguments: list[str]) -> bool:
+    if "-h" not in arguments and "--help" not in arguments:
+        return False
+    from aligner.flags import flags_help
+
+    _print(f"usage: aligner {usage} [--setting value …]\n\n{cls.__doc__}\n\n{flags_help(cls)}")
+    return True
+
+
+def _existing(arguments: list[str]) -> Existing:
+    resume, overwrite = "--resume" in arguments, "--overwrite" in arguments
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other; give one")
+    arguments[:] = [a for a in arguments if a not in ("--resume", "--overwrite")]
+    return "resume" if resume else "overwrite" if overwrite else "refuse"
+
+
+def _quiet_libraries() -> None:
+    """The libraries' own bars and notes would bury ours; whoever set these variables keeps the say."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text.rstrip("\n") + "\n")
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Correcting answers: the corrector, its step loop, and what keeps an original answer."""

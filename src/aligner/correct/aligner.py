@@ -1,0 +1,259 @@
+"""Aligner: the corrector μ_φ. Loads one, corrects answers with it, streams them, saves it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from aligner.correct import guards
+from aligner.correct.card import FILE_NAME, AlignerCard
+from aligner.correct.decoding import Decoded, Request, StepLoop, Ticket
+from aligner.errors import AlignerError, CheckpointError
+from aligner.generate.hf import Dtype, context_length, load_causal_lm
+from aligner.prompts import EncodedPrompt, PromptFormat, question_text
+from aligner.tokens import IncrementalText, TextCodec
+from aligner.types import Chat, Completion, Correction, Delta, KeptBecause, Message, Sampling, Usage, as_chat
+
+Question = str | Sequence[Message | Mapping[str, Any]]
+
+# The least room for a correction that is worth starting.
+_LEAST_ROOM = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One answer on its way through the step loop."""
+
+    chat: Chat
+    answer: str
+    prompt: EncodedPrompt
+    request: Request | None  # None: it does not fit
+
+
+class Aligner:
+    """A corrector: `Aligner.from_pretrained(path).correct(question, answer).text` is the corrected answer.
+
+    Args:
+        model, tokenizer: as `load_causal_lm` gives them.
+        card: the prompt format it was trained with, and its lineage.
+        sampling: how corrections are decoded; greedy unless told otherwise.
+        max_rows: answers that are corrected at the same time.
+        cache_tokens: positions the key-value cache may hold; None leaves it to `max_rows`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        card: AlignerCard,
+        *,
+        sampling: Sampling | None = None,
+        max_rows: int = 64,
+        cache_tokens: int | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.card = model, tokenizer, card
+        self.sampling = sampling or Sampling()
+        self.codec = TextCodec(tokenizer)
+        self.context = context_length(model)
+        self._stop_ids = card.prompt.stop_ids(self.codec)
+        self._loop = StepLoop(model, max_rows=max_rows, cache_tokens=cache_tokens)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        prompt: str | None = None,
+        device: str | None = None,
+        dtype: Dtype = "auto",
+        sampling: Sampling | None = None,
+        max_rows: int = 64,
+        cache_tokens: int | None = None,
+    ) -> Self:
+        """Load a corrector from a directory, a training run's directory, or by Hub id.
+
+        `prompt` names the format of a checkpoint that has no aligner.json, such as the released ones.
+
+        Raises:
+            CheckpointError: no model there, or no aligner.json and no `prompt`.
+        """
+        place = Path(path)
+        if (place / "config.yaml").is_file() and (place / "model").is_dir():
+            path = place / "model"
+        model, tokenizer = load_causal_lm(path, device=device, dtype=dtype)
+        card = AlignerCard.load(path)
+        if prompt is not None:
+            card = AlignerCard(
+                prompt=PromptFormat.preset(prompt, tokenizer), lineage=card.lineage if card is not None else ()
+            )
+        if card is None:
+            raise CheckpointError(
+                f"{path}: no {FILE_NAME}, so the prompt it was trained with is not known; name it with "
+                "prompt= (--prompt): aligner-v1 for the released 7B checkpoint, aligner-repo for the published "
+                "training code, or chat"
+            )
+        return cls(model, tokenizer, card, sampling=sampling, max_rows=max_rows, cache_tokens=cache_tokens)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Save weights, tokenizer and aligner.json, so that `from_pretrained` gives the same corrector."""
+        self.model.save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)
+        self.card.save(directory)
+
+    def correct(self, question: Question, answer: str, sampling: Sampling | None = None) -> Correction:
+        """Correct one answer. What goes wrong is told on the correction, which then keeps the original.
+
+        Raises:
+            DataError: the question is no chat.
+            PromptError: a text cannot be encoded.
+        """
+        return next(self.correct_batch([(question, answer)], sampling))
+
+    def correct_batch(
+        self, pairs: Iterable[tuple[Question, str]], sampling: Sampling | None = None
+    ) -> Iterator[Correction]:
+        """Correct many answers at once; yields in the order of `pairs`, of which only a window is in memory.
+
+        Raises:
+            DataError: a question is no chat.
+            PromptError: a text cannot be encoded.
+        """
+        window: deque[tuple[_Job, Ticket | None]] = deque()
+        try:
+            for question, answer in pairs:
+                job = self._job(question, answer, sampling)
+                window.append((job, self._loop.submit(job.request) if job.request else None))
+                if len(window) > 2 * self._loop.max_rows:
+                    yield self._await(*window.popleft())
+            while window:
+                yield self._await(*window.popleft())
+        finally:
+            for _, ticket in window:
+                if ticket is not None:
+                    ticket.cancel()
+
+    async def acorrect(self, question: Question, answer: str, sampling: Sampling | None = None) -> Correction:
+        """Correct one answer without blocking; calls that overlap share the model's batch."""
+        job = self._job(question, answer, sampling)
+        if job.request is None:
+            return self._await(job, None)
+        ticket = self._loop.start().submit(job.request)
+        try:
+            await asyncio.wait([asyncio.wrap_future(ticket.future)])
+        except asyncio.CancelledError:
+            ticket.cancel()
+            raise
+        return self._await(job, ticket)
+
+    async def stream(self, question: Question, answer: str, sampling: Sampling | None = None) -> AsyncIterator[Delta]:
+        """The correction as it is written. Leaving the iteration early cancels it.
+
+        What was shown cannot be taken back: a guard that fires at the end is named in the last delta's `kept_because`.
+        An answer that does not fit is handed through as it is.
+        """
+        job = self._job(question, answer, sampling)
+        if job.request is None:
+            yield Delta(text=answer)
+            yield Delta(text="", finish_reason="error", usage=Usage(), kept_because="too_long")
+            return
+        running = asyncio.get_running_loop()
+        tokens: asyncio.Queue[int | None] = asyncio.Queue()
+        ticket = self._loop.start().submit(job.request, on_token=lambda token: _call(running, tokens.put_nowait, token))
+        ticket.future.add_done_callback(lambda _: _call(running, tokens.put_nowait, None))
+        pieces = IncrementalText(self.codec)
+        try:
+            while (token := await tokens.get()) is not None:
+                if text := pieces.push([token]):
+                    yield Delta(text=text)
+            if text := pieces.push([], final=True):
+                yield Delta(text=text)
+            done = self._await(job, ticket)
+            yield Delta(
+                text="",
+                finish_reason=done.completion.finish_reason,
+                usage=done.completion.usage,
+                kept_because=done.kept_because,
+            )
+        finally:
+            ticket.cancel()
+
+    def close(self) -> None:
+        """Stop the loop and give its memory back; the corrector cannot be used afterwards."""
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _job(self, question: Question, answer: str, sampling: Sampling | None) -> _Job:
+        chat = as_chat(question)
+        sampling = sampling or self.sampling
+        likely = len(self.codec.encode(answer))
+        prompt = self.card.prompt.encode(
+            self.codec, chat, answer, max_tokens=max(self.context - likely - _LEAST_ROOM, 1)
+        )
+        room = self.context - len(prompt.ids)
+        request = None
+        if room >= _LEAST_ROOM:
+            # Twice the answer is generous for a correction and stops one that runs in circles.
+            most = sampling.max_new_tokens or 2 * likely + 256
+            request = Request(
+                prompt=prompt.ids, max_new_tokens=min(room, most), stop_ids=self._stop_ids, sampling=sampling
+            )
+        return _Job(chat=chat, answer=answer, prompt=prompt, request=request)
+
+    def _await(self, job: _Job, ticket: Ticket | None) -> Correction:
+        if ticket is None:
+            error = f"question and answer have {len(job.prompt.ids)} tokens; this corrector takes {self.context}"
+            return self._kept(job, Completion(text="", finish_reason="error", error=error), "too_long")
+        try:
+            decoded = self._loop.wait(ticket)
+        except AlignerError as e:
+            return self._kept(job, Completion(text="", finish_reason="error", error=str(e)), "error")
+        return self._finish(job, decoded)
+
+    def _finish(self, job: _Job, decoded: Decoded) -> Correction:
+        text = self.codec.decode(decoded.ids)
+        if self.card.prompt.name != "chat" and text.startswith(" ") and not job.answer.startswith(" "):
+            text = text[1:]  # the published formats end in "ASSISTANT:", so models put the space themselves
+        usage = Usage(prompt_tokens=len(job.prompt.ids), completion_tokens=len(decoded.ids))
+        completion = Completion(text=text, finish_reason=decoded.finish_reason, usage=usage)
+        if decoded.finish_reason == "cancelled":
+            return self._kept(job, completion, "cancelled")
+        reason = guards.check(
+            question=question_text(job.chat),
+            answer=job.answer,
+            correction=text,
+            finish_reason=decoded.finish_reason,
+        )
+        if reason is not None:
+            return self._kept(job, completion, reason)
+        return Correction(
+            question=job.chat, answer=job.answer, text=text, completion=completion, flags=_flags(job.prompt)
+        )
+
+    def _kept(self, job: _Job, completion: Completion, reason: KeptBecause) -> Correction:
+        return Correction(
+            question=job.chat,
+            answer=job.answer,
+            text=job.answer,
+            completion=completion,
+            kept_because=reason,
+            flags=_flags(job.prompt),
+        )
+
+
+def _flags(prompt: EncodedPrompt) -> tuple[str, ...]:
+    return (*prompt.flags, *([f"dropped_turns:{prompt.dropped_turns}"] if prompt.dropped_turns else []))
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Any, value: Any) -> None:
+    """Hand a value to another thread's event loop; one that is closed wants nothing any more."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(function, value)

@@ -1,0 +1,155 @@
+"""SlabCache: the keys and values of rows of different lengths, written in place.
+
+Row i of a batch owns slot i; its tokens stand at positions 0 … length_i − 1 of that slot and nothing is padded, so a
+row can be cropped, grown or removed without touching the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+_BLOCK = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Where one forward pass writes: slots `first` … `first + len(starts) − 1`, `width` positions from each start."""
+
+    first: int
+    starts: tuple[int, ...]
+    width: int
+
+    @property
+    def even(self) -> bool:
+        """All rows start at the same position, so plain slices do and no mask is needed beyond the causal one."""
+        return self.starts.count(self.starts[0]) == len(self.starts)
+
+    @property
+    def end(self) -> int:
+        return max(self.starts) + self.width
+
+    def positions(self, device: torch.device) -> Int[Tensor, "batch width"]:
+        starts = torch.tensor(self.starts, device=device)
+        return starts[:, None] + torch.arange(self.width, device=device)
+
+    def mask(self, positions: Int[Tensor, "batch width"], sliding: int | None) -> Bool[Tensor, "batch 1 width keys"]:
+        """True where a query may look: at keys up to its own position, and no further back than a sliding window."""
+        keys = torch.arange(self.end, device=positions.device)
+        seen = keys <= positions[:, :, None]
+        if sliding is not None:
+            seen &= keys > positions[:, :, None] - sliding
+        return seen[:, None]
+
+
+class _SlabLayer(CacheLayerMixin):
+    is_sliding = False
+
+    def __init__(self, cache: SlabCache) -> None:
+        super().__init__()
+        self._cache = cache
+        self.keys: Float[Tensor, "slots heads length dim"] | None = None
+        self.values: Float[Tensor, "slots heads length dim"] | None = None
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.keys = _grown(None, key_states, *self._cache.capacity)
+        self.values = _grown(None, value_states, *self._cache.capacity)
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_args: object, **_kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        if self.keys is None or self.values is None:
+            self.lazy_initialization(key_states, value_states)
+        elif (self.keys.shape[0], self.keys.shape[2]) != self._cache.capacity:
+            self.keys = _grown(self.keys, key_states, *self._cache.capacity)
+            self.values = _grown(self.values, value_states, *self._cache.capacity)
+        assert self.keys is not None
+        assert self.values is not None
+        window = self._cache.window
+        rows = slice(window.first, window.first + len(window.starts))
+        if window.even:
+            columns = slice(window.starts[0], window.end)
+            self.keys[rows, :, columns] = key_states
+            self.values[rows, :, columns] = value_states
+        else:
+            slots, positions = self._cache.index
+            self.keys[slots, :, positions] = key_states.transpose(1, 2)
+            self.values[slots, :, positions] = value_states.transpose(1, 2)
+        return self.keys[rows, :, : window.end], self.values[rows, :, : window.end]
+
+    def get_seq_length(self) -> int:
+        return self._cache.window.starts[0]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self._cache.window.starts[0] + query_length, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def move(self, source: int, target: int, length: int) -> None:
+        if self.keys is not None and self.values is not None:
+            self.keys[target, :, :length] = self.keys[source, :, :length]
+            self.values[target, :, :length] = self.values[source, :, :length]
+
+
+class SlabCache(Cache):
+    """A cache for transformers models; set `window` with `aim` before each forward pass."""
+
+    def __init__(self, layers: int) -> None:
+        self.capacity = (0, 0)  # slots, positions
+        self.window = Window(first=0, starts=(0,), width=0)
+        self.index: tuple[Tensor, Tensor]
+        super().__init__(layers=[_SlabLayer(self) for _ in range(layers)])
+
+    def aim(self, window: Window, positions: Int[Tensor, "batch width"]) -> None:
+        """Say where the next forward pass writes; the slab grows by half when it must."""
+        slots, length = self.capacity
+        if (need := window.first + len(window.starts)) > slots:
+            slots = max(need, slots + slots // 2)
+        if window.end > length:
+            length = -(-max(window.end, length + length // 2) // _BLOCK) * _BLOCK
+        self.capacity = (slots, length)
+        self.window = window
+        if not window.even:
+            rows = torch.arange(window.first, window.first + len(window.starts), device=positions.device)
+            self.index = (rows[:, None], positions)
+
+    def keep(self, kept: Sequence[int], lengths: Sequence[int]) -> list[int]:
+        """Close the gaps that rows leave: rows from the end move into them.
+
+        Args:
+            kept: slots that stay, ascending.
+            lengths: tokens in every kept slot, in the order of `kept`.
+
+        Returns:
+            The old slot of each new one.
+        """
+        order = list(range(len(kept)))
+        staying = dict(zip(kept, lengths, strict=True))
+        holes = [slot for slot in range(len(kept)) if slot not in staying]
+        movers = [slot for slot in kept if slot >= len(kept)]
+        for hole, mover in zip(holes, movers, strict=True):
+            for layer in self.layers:
+                layer.move(mover, hole, staying[mover])
+            order[hole] = mover
+        return order
+
+    def clear(self) -> None:
+        """Give the memory back."""
+        self.capacity = (0, 0)
+        for layer in self.layers:
+            layer.keys = layer.values = None
+
+
+def _grown(old: Tensor | None, like: Tensor, slots: int, length: int) -> Tensor:
+    # Zeros, not whatever memory held: a masked key has weight 0, and 0 times NaN would still be NaN.
+    new = torch.zeros(slots, like.shape[1], length, like.shape[3], dtype=like.dtype, device=like.device)
+    if old is not None:
+        new[: old.shape[0], :, : old.shape[2]] = old
+    return new

@@ -1,0 +1,1 @@
+"""Triplets: reading them, checking them, splitting them."""

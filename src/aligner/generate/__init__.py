@@ -1,0 +1,1 @@
+"""Any LLM behind one protocol: Hugging Face models and scripted ones."""

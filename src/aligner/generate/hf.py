@@ -1,0 +1,189 @@
+"""Hugging Face causal language models: loading them with clear errors, and generating with them in bulk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+
+from aligner.errors import CheckpointError, GenerationError
+from aligner.prompts import question_text
+from aligner.types import Chat, Completion, Sampling, Usage
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+_DEFAULT_NEW_TOKENS = 512
+
+
+def load_causal_lm(name: str | Path, *, device: str | None = None, dtype: Dtype = "auto") -> tuple[Any, Any]:
+    """Load a model in eval mode and its tokenizer, from a directory or by Hub id.
+
+    `device=None` takes the accelerator where there is one; `dtype="auto"` keeps what the checkpoint was saved in.
+
+    Raises:
+        CheckpointError: no model or no tokenizer there, or one that cannot be read.
+    """
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = load_tokenizer(name)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(name), dtype=dtype if dtype == "auto" else getattr(torch, dtype), attn_implementation="sdpa"
+        )
+    except Exception as e:
+        raise CheckpointError(f"{name}: the model cannot be loaded ({_first_line(e)})") from e
+    return model.to(device or default_device()).eval(), tokenizer
+
+
+def load_tokenizer(name: str | Path) -> Any:
+    """Load a tokenizer from a directory or by Hub id.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    _check_place(name)
+    try:
+        return AutoTokenizer.from_pretrained(str(name))
+    except Exception as e:
+        raise CheckpointError(f"{name}: the tokenizer cannot be loaded ({_first_line(e)})") from e
+
+
+def default_device() -> str:
+    """The accelerator where there is one, else the CPU."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator.type if accelerator is not None else "cpu"
+
+
+def context_length(model: Any) -> int:
+    """Tokens that prompt and completion may have together."""
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
+
+
+def _check_place(name: str | Path) -> None:
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise CheckpointError(f"{name}: no model in this directory (no config.json); give the directory of a "
+                                  "transformers checkpoint or a Hub id")  # fmt: skip
+    elif path.exists():
+        raise CheckpointError(f"{name}: a file; give the directory of a transformers checkpoint or a Hub id")
+    elif isinstance(name, Path) or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
+        raise CheckpointError(f"{name}: no such directory; give the directory of a transformers checkpoint or a Hub id")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+class HFGenerator:
+    """An upstream that runs in process through `generate()`, in batches of similar length.
+
+    Args:
+        model, tokenizer: as `load_causal_lm` gives them.
+        name: how reports call it.
+        batch_size: prompts per batch; halved when memory runs out.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str, batch_size: int = 16) -> None:
+        self.model, self.tokenizer, self.name, self.batch_size = model, tokenizer, name, batch_size
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *, device: str | None = None, dtype: Dtype = "auto", batch_size: int = 16
+    ) -> Self:
+        """Load a model from a directory or by Hub id.
+
+        Raises:
+            CheckpointError: no model there.
+        """
+        model, tokenizer = load_causal_lm(name, device=device, dtype=dtype)
+        return cls(model, tokenizer, name=Path(name).name, batch_size=batch_size)
+
+    async def generate(self, chats: Sequence[Chat], sampling: Sampling) -> AsyncIterator[tuple[int, Completion]]:
+        """Answer every chat; a chat that does not fit the context is a failed completion, not an error.
+
+        Raises:
+            GenerationError: the model failed on a batch.
+        """
+        prompts: list[tuple[int, list[int]]] = []
+        for i, chat in enumerate(chats):
+            ids = self._prompt_ids(chat)
+            if len(ids) < context_length(self.model):
+                prompts.append((i, ids))
+            else:
+                error = f"the prompt has {len(ids)} tokens; this model takes {context_length(self.model)}"
+                yield i, Completion(text="", finish_reason="error", error=error)
+        prompts.sort(key=lambda item: len(item[1]))
+        for start in range(0, len(prompts), self.batch_size):
+            batch = prompts[start : start + self.batch_size]
+            for i, completion in await asyncio.to_thread(lambda rows: list(self._answer(rows, sampling)), batch):
+                yield i, completion
+
+    def _prompt_ids(self, chat: Chat) -> list[int]:
+        if self.tokenizer.chat_template is None:
+            return list(self.tokenizer(question_text(chat))["input_ids"])
+        messages = [{"role": m.role, "content": m.content} for m in chat]
+        encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+        return list(encoded["input_ids"])
+
+    def _answer(self, batch: list[tuple[int, list[int]]], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
+        try:
+            outputs = self._run([ids for _, ids in batch], sampling)
+        except (torch.OutOfMemoryError, MemoryError) as e:
+            if len(batch) == 1:
+                raise GenerationError(
+                    f"{self.name}: not enough memory for one prompt of {len(batch[0][1])} tokens"
+                ) from e
+            middle = len(batch) // 2
+            yield from self._answer(batch[:middle], sampling)
+            yield from self._answer(batch[middle:], sampling)
+            return
+        except RuntimeError as e:
+            raise GenerationError(f"{self.name}: generation failed ({_first_line(e)})") from e
+        stops = self._stop_ids()
+        for (i, prompt), output in zip(batch, outputs, strict=True):
+            end = next((k for k, token in enumerate(output) if token in stops), None)
+            written = output if end is None else output[:end]
+            text = self.tokenizer.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            usage = Usage(prompt_tokens=len(prompt), completion_tokens=len(written))
+            yield i, Completion(text=text, finish_reason="length" if end is None else "stop", usage=usage)
+
+    def _stop_ids(self) -> set[int]:
+        configured = self.model.generation_config.eos_token_id
+        ids = configured if isinstance(configured, list) else [configured]
+        return {i for i in [*ids, self.tokenizer.eos_token_id] if i is not None}
+
+    @torch.inference_mode()
+    def _run(self, prompts: list[list[int]], sampling: Sampling) -> list[list[int]]:
+        width = max(map(len, prompts))
+        pad = self.tokenizer.pad_token_id or 0
+        device = self.model.device
+        # Left padding; the mask comes from lengths, for the pad id may be an ordinary or the end token's.
+        tokens = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        room = context_length(self.model) - width
+        how: dict[str, Any] = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
+        if not sampling.greedy:
+            how = {
+                "do_sample": True,
+                "temperature": sampling.temperature,
+                "top_k": sampling.top_k,
+                "top_p": sampling.top_p,
+            }
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(sampling.seed)
+            output = self.model.generate(
+                tokens,
+                attention_mask=mask,
+                max_new_tokens=min(room, sampling.max_new_tokens or _DEFAULT_NEW_TOKENS),
+                pad_token_id=pad,
+                eos_token_id=sorted(self._stop_ids()) or None,
+                **how,
+            )
+        rows: list[list[int]] = output[:, width:].tolist()
+        return rows

@@ -1,0 +1,120 @@
+"""TextCodec: a user's text to token ids and back, so that no text can ever yield a special token's id."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from aligner.errors import PromptError
+
+
+class TextCodec:
+    """A tokenizer, used safely.
+
+    User text is encoded with special-token splitting and the outcome is checked, because splitting alone leaves gaps:
+    added tokens that are not marked special, unigram vocabularies that hold `</s>` as a piece, normalisers that turn
+    full-width letters into a token's text. Text that still forms a reserved token is cut inside it and encoded in
+    pieces.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        # Switching special-token splitting changes the backend in place, which two threads must not do at once.
+        self._lock = threading.Lock()
+        # Added tokens that are plain white space (GPT-NeoX has runs of blanks) are ordinary text.
+        names = {t.content: i for i, t in tokenizer.added_tokens_decoder.items() if t.special or t.content.strip()}
+        names |= dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+        self.reserved = frozenset(names.values())
+        longest_first = sorted((n for n in names if len(n) > 1), key=len, reverse=True)
+        pattern = "|".join(map(re.escape, longest_first)) or r"(?!)"
+        # A look-ahead, so that occurrences that overlap are all found.
+        self._tokens = re.compile(f"(?=(?:{pattern}))", re.IGNORECASE)
+        self._fixed: dict[str, tuple[int, ...]] = {}
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Ids of a user's text, none of them reserved. Lone surrogates, which are no text, become question marks.
+
+        Raises:
+            PromptError: a single character is a special token, so that no way of cutting helps.
+        """
+        if not text:
+            return ()
+        if not text.isascii():
+            text = text.encode("utf-8", "replace").decode("utf-8")
+        ids = self._plain(text)
+        if self.reserved.isdisjoint(ids):
+            return tuple(ids)
+        # A cut after the first character of every occurrence leaves no token's text whole in any piece.
+        edges = sorted({0, len(text), *(match.start() + 1 for match in self._tokens.finditer(text))})
+        out: list[int] = []
+        for start, stop in itertools.pairwise(edges):
+            piece = self._plain(text[start:stop])
+            if not self.reserved.isdisjoint(piece):
+                # A normaliser made the token out of other characters, such as full-width ones.
+                piece = [i for character in text[start:stop] for i in self._plain(character)]
+            if bad := self.reserved.intersection(piece):
+                token = self.tokenizer.convert_ids_to_tokens(min(bad))
+                raise PromptError(
+                    f"the text holds {token!r}, a special token of this tokenizer that cannot be written as ordinary "
+                    "text; remove it from the text"
+                )
+            out.extend(piece)
+        return tuple(out)
+
+    def encode_fixed(self, text: str) -> tuple[int, ...]:
+        """Ids of a format's own text, where special tokens are meant."""
+        if text not in self._fixed:
+            with self._lock:
+                ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=False, verbose=False)
+            self._fixed[text] = tuple(ids["input_ids"])
+        return self._fixed[text]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated ids, special tokens left out, spaces as they are."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def token_id(self, token: str) -> int | None:
+        """Id of one token by its name, or None where the vocabulary has none."""
+        found = self.tokenizer.convert_tokens_to_ids(token)
+        if found is None or (found == self.tokenizer.unk_token_id and token != self.tokenizer.unk_token):
+            return None
+        return int(found)
+
+    @property
+    def first_ids(self) -> tuple[int, ...]:
+        """What the tokenizer itself puts before a text: its begin token, or nothing."""
+        begin = self.tokenizer.bos_token_id
+        if begin is None or self.tokenizer("a", verbose=False)["input_ids"][:1] != [begin]:
+            return ()
+        return (int(begin),)
+
+    def _plain(self, text: str) -> list[int]:
+        with self._lock:
+            ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
+        return list(ids["input_ids"])
+
+
+class IncrementalText:
+    """Turns ids that arrive one by one into pieces of text that join to `decode` of all of them.
+
+    A piece is held back while it ends inside a character. Only a short window is decoded again at each step.
+    """
+
+    def __init__(self, codec: TextCodec) -> None:
+        self._codec = codec
+        self._ids: list[int] = []
+        self._start = 0  # the window's first id; text before it is settled
+        self._sent = 0  # ids whose text has been handed out
+
+    def push(self, ids: Sequence[int], final: bool = False) -> str:
+        """Add ids; returns the text that is now certain (with `final`, all that is left)."""
+        self._ids.extend(ids)
+        before = self._codec.decode(self._ids[self._start : self._sent])
+        now = self._codec.decode(self._ids[self._start :])
+        if len(now) <= len(before) or (now.endswith("\ufffd") and not final):
+            return ""
+        self._start, self._sent = self._sent, len(self._ids)
+        return now[len(before) :]

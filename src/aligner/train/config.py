@@ -1,0 +1,118 @@
+"""TrainConfig: everything that decides how a corrector is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from aligner.config import Config
+
+
+class Schedule(Config):
+    """How one stage is optimised. The defaults are the published ones (AdamW, cosine, 3 % warm-up of the rate)."""
+
+    epochs: float = Field(default=3.0, gt=0)
+    """Passes over the stage's rows; not used where `steps` is given."""
+    steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps, whatever the number of rows."""
+    batch_size: int = Field(default=4, ge=1)
+    """Rows per device and forward pass."""
+    accumulation: int = Field(default=8, ge=1)
+    """Forward passes per optimiser step."""
+    learning_rate: float = Field(default=2e-5, gt=0)
+    scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    warmup_share: float = Field(default=0.03, ge=0, le=1)
+    """Share of the steps in which the learning rate rises from 0."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+
+
+class Warmup(Schedule):
+    """The first stage: identity rows Q-A-A, made from a share of the triplets."""
+
+    epochs: float = Field(default=1.0, gt=0)
+    share: float = Field(default=0.2, ge=0, le=1)
+    """Share of the training triplets whose identity rows are used (0 leaves the stage out; published best: 0.2)."""
+
+
+class Scratch(Config):
+    """A new model and its own byte-level BPE tokenizer, both made from the training data alone."""
+
+    architecture: Literal["llama", "qwen2"] = "llama"
+    layers: int = Field(default=4, ge=1)
+    hidden: int = Field(default=192, ge=8)
+    heads: int = Field(default=4, ge=1)
+    kv_heads: int | None = Field(default=None, ge=1)
+    feed_forward: int | None = Field(default=None, ge=8)
+    """Inner width; left out: 8/3 of `hidden`, rounded up to a multiple of 16."""
+    vocabulary: int = Field(default=4096, ge=300)
+    """Tokens, the 256 bytes and the special ones included; fewer where the texts hold fewer merges."""
+    tokenizer_rows: int = Field(default=100_000, ge=1)
+    """Triplets that the tokenizer is trained on at most, the first ones of the files."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.hidden % self.heads or (self.hidden // self.heads) % 2:
+            raise ValueError(f"hidden ({self.hidden}) must be an even multiple of heads ({self.heads})")
+        if self.heads % (self.kv_heads or self.heads):
+            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+        return self
+
+
+class Lora(Config):
+    """Train low-rank adapters instead of all weights; they are merged into the checkpoint at the end of each stage."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+
+
+class TrainConfig(Config):
+    """Train a corrector: warm-up on identity rows, then residual training on triplets."""
+
+    data: tuple[str, ...] = Field(min_length=1)
+    """Files of triplets; `*` patterns and environment variables ($NAME) are expanded."""
+    out: Path
+    """The run directory; its `model/` is the corrector."""
+    model: str | None = None
+    """Start from this checkpoint: a directory or a Hub id."""
+    scratch: Scratch | None = None
+    """Start from nothing: a new model and tokenizer. Exactly one of `model` and `scratch` is given."""
+    prompt: Literal["chat", "aligner-v1", "aligner-repo"] = "chat"
+    """How question and answer become a prompt; saved with the corrector."""
+    instruction: str | None = None
+    """The chat format's system message; left out: the package's own, and none for a model from scratch."""
+    max_length: int = Field(default=2048, ge=16)
+    """Tokens of prompt and correction; longer rows are dropped and counted, never cut."""
+    held_out: float = Field(default=0.02, ge=0, lt=1)
+    """Share of the questions that is kept out of training and measured."""
+    held_out_rows: int = Field(default=2000, ge=1)
+    """Held-out rows that are measured at most."""
+    samples: int = Field(default=20, ge=0)
+    """Held-out rows per source that are corrected at the end and shown in the report."""
+    warmup: Warmup = Warmup()
+    residual: Schedule = Schedule()
+    lora: Lora | None = None
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of the forward pass; weights and optimiser stay in fp32. auto: bf16 where the hardware has it."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice to save memory."""
+    save_every: int = Field(default=500, ge=1)
+    """Steps between full-state checkpoints; the last two are kept while a stage runs."""
+    evaluate_every: int | None = Field(default=None, ge=1)
+    """Steps between measurements of the held-out loss; left out: at the start and the end of each stage."""
+    keep_checkpoints: bool = False
+    """Keep each stage's checkpoints and the warmed-up model when the run is done."""
+    seed: int = 42
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.model is None) == (self.scratch is None):
+            raise ValueError("give either 'model' (a checkpoint to start from) or 'scratch' (a new model), not both")
+        if self.instruction is not None and self.prompt != "chat":
+            raise ValueError(f"'instruction' belongs to the chat format; '{self.prompt}' has its own words")
+        return self

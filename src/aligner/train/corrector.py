@@ -1,0 +1,329 @@
+"""`aligner train`: a corrector from triplets, warm-up on identity rows, then residual training (paper, section 2)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from accelerate import PartialState
+
+from aligner.correct.aligner import Aligner
+from aligner.correct.card import AlignerCard
+from aligner.errors import Interrupted
+from aligner.generate.hf import default_device, load_causal_lm, load_tokenizer
+from aligner.prompts import PromptFormat
+from aligner.rows import JsonlWriter, read_rows, storage_errors, write_atomic
+from aligner.runs import Existing, Lineage, RunDir, ancestor_of_file, ancestor_of_model, lineage_to_json, merge_lineage
+from aligner.tokens import TextCodec
+from aligner.train.config import Schedule, TrainConfig
+from aligner.train.dataset import Prepared, data_files, prepare, texts
+from aligner.train.held_out import HeldOut, corrections, held_out_losses, sample_row
+from aligner.train.progress import StageProgress, stop_on_interrupt
+from aligner.train.scratch import build_model, train_tokenizer
+from aligner.train.sft import Resources, bf16_is_fast, checkpoint_step, last_whole_checkpoint, train_stage
+
+_STAGES = ("warmup", "residual")
+
+
+def run(config: TrainConfig, existing: Existing = "refuse") -> RunDir:
+    """Train a corrector into `config.out`; its `model/` is what `Aligner.from_pretrained` loads.
+
+    Started under `accelerate launch`, every process trains and the first one writes. With existing="resume" a run that
+    was stopped goes on from its last whole checkpoint, and one that is finished is left as it is.
+
+    Raises:
+        RunError: the directory exists, or was started with another configuration.
+        DataError, CheckpointError, PromptError, ConfigError: what the run needs is missing or wrong.
+        OutOfMemoryError, StorageError, TrainingError: training stopped; the message says how to go on.
+        Interrupted: Ctrl-C; a checkpoint was written.
+    """
+    files = data_files(config.data)
+    state = PartialState()
+    with state.main_process_first():
+        # Only the first process may find the directory taken; the others come to one that it has just made.
+        run_dir = RunDir.create(config.out, config, existing if state.is_main_process else "resume")
+    if run_dir.result() is not None:
+        _say(f"{config.out}: already finished")
+        return run_dir
+    _Training(config, run_dir, files, state).run()
+    return run_dir
+
+
+class _Training:
+    """One run on its way: what its steps share."""
+
+    def __init__(self, config: TrainConfig, run_dir: RunDir, files: list[Path], state: PartialState) -> None:
+        self.config, self.run_dir, self.files, self.state = config, run_dir, files, state
+        self.stages_path = run_dir.path / "stages"
+        self.resources = Resources(
+            bf16=bf16_is_fast() if config.precision == "auto" else config.precision == "bf16",
+            gradient_checkpointing=config.gradient_checkpointing,
+            save_every=config.save_every,
+            seed=config.seed,
+        )
+
+    def run(self) -> None:
+        config = self.config
+        tokenizer = self._tokenizer()
+        codec = TextCodec(tokenizer)
+        prompt = self._prompt(tokenizer)
+        _say("reading triplets")
+        with self.state.main_process_first():
+            prepared = prepare(config, self.files, prompt, codec, self.run_dir.path / "data")
+        _say(_summary(prepared))
+        held_out = HeldOut.build(prepared.held_out, prompt, codec, config.max_length)
+        card = AlignerCard(prompt=prompt, lineage=self._lineage())
+        model = None
+        records = []
+        schedules: dict[str, Schedule] = {"warmup": config.warmup, "residual": config.residual}
+        with stop_on_interrupt() as stop:
+            for name in _STAGES:
+                rows = prepared.stages[name]
+                if rows is None:
+                    continue
+                directory = self.stages_path / name
+                done = directory / "done.json"
+                if done.is_file():
+                    records.append(json.loads(done.read_text(encoding="utf-8")))
+                    continue
+                if model is None:
+                    model = self._base_model(tokenizer)
+                model, record = self._stage(name, model, tokenizer, rows, schedules[name], held_out, stop)
+                records.append(record)
+                if self.state.is_main_process:
+                    with storage_errors(directory):
+                        model.save_pretrained(directory / "model")
+                        tokenizer.save_pretrained(directory / "model")
+                        card.save(directory / "model")
+                    write_atomic(done, json.dumps(record))
+                self.state.wait_for_everyone()
+        if self.state.is_main_process:
+            self._finish(prepared, held_out, records)
+
+    def _stage(
+        self,
+        name: str,
+        model: Any,
+        tokenizer: Any,
+        rows: Any,
+        schedule: Schedule,
+        held_out: HeldOut,
+        stop: Any,
+    ) -> tuple[Any, dict[str, Any]]:
+        directory = self.stages_path / name
+        directory.mkdir(parents=True, exist_ok=True)
+        resume = last_whole_checkpoint(directory)
+        start = checkpoint_step(resume) if resume else 0
+        if self.state.is_main_process:
+            _cut_metrics(self.run_dir, name, start)
+        _say(f"{name}: {len(rows):,} rows" + (f", going on from step {start}" if resume else ""))
+        with self._metrics() as metrics:
+
+            def evaluate(step: int) -> None:
+                losses = held_out_losses(model, held_out, self.resources.bf16)
+                if metrics is not None:
+                    for source, loss in losses.items():
+                        metrics.write({"stage": name, "step": step, "held_out_loss": loss, "source": source})
+
+            if resume is None:
+                evaluate(0)
+            progress = StageProgress(
+                name,
+                metrics,
+                stop=stop,
+                evaluate=evaluate,
+                evaluate_every=self.config.evaluate_every,
+            )
+            try:
+                result = train_stage(
+                    model,
+                    tokenizer,
+                    rows,
+                    schedule,
+                    directory,
+                    self.resources,
+                    lora=self.config.lora,
+                    callbacks=[progress],
+                    resume=resume,
+                )
+            finally:
+                progress.close()
+            if stop.is_set():
+                raise Interrupted(f"stopped at step {result.steps} of {name}; the last checkpoint is "
+                                  f"{last_whole_checkpoint(directory)}; go on with --resume")  # fmt: skip
+            model = result.model
+            evaluate(result.steps)
+        return model, {"name": name, "rows": len(rows), "steps": result.steps, **_stage_figures(self.run_dir, name)}
+
+    def _tokenizer(self) -> Any:
+        config = self.config
+        if config.model is not None:
+            tokenizer = load_tokenizer(config.model)
+            if tokenizer.pad_token is None:
+                tokenizer.pad_token = tokenizer.eos_token
+            return tokenizer
+        assert config.scratch is not None
+        path = self.run_dir.path / "tokenizer"
+        with self.state.main_process_first():
+            if not (path / "tokenizer_config.json").is_file():
+                _say("training a tokenizer")
+                tokenizer = train_tokenizer(texts(self.files, config.scratch.tokenizer_rows), config.scratch.vocabulary)
+                with storage_errors(path):
+                    tokenizer.save_pretrained(path)
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast.from_pretrained(path)
+
+    def _prompt(self, tokenizer: Any) -> PromptFormat:
+        if self.config.instruction is not None:
+            return PromptFormat.preset("chat", tokenizer, instruction=self.config.instruction)
+        if self.config.scratch is not None and self.config.prompt == "chat":
+            # A model that has never read a word gains nothing from an instruction and pays for it in every row.
+            return PromptFormat.preset("chat", tokenizer, instruction="", request="")
+        return PromptFormat.preset(self.config.prompt, tokenizer)
+
+    def _base_model(self, tokenizer: Any) -> Any:
+        warmed = self.stages_path / "warmup" / "model"
+        if (self.stages_path / "warmup" / "done.json").is_file():
+            return load_causal_lm(warmed, dtype="float32")[0].train()
+        if self.config.scratch is not None:
+            model = build_model(self.config.scratch, tokenizer, self.config.max_length, self.config.seed)
+            return model.to(default_device())
+        assert self.config.model is not None
+        return load_causal_lm(self.config.model, dtype="float32")[0].train()
+
+    def _lineage(self) -> Lineage:
+        own = [ancestor_of_file("data", path) for path in self.files]
+        if self.config.model is None:
+            return merge_lineage(own)
+        parent = AlignerCard.load(self.config.model)
+        base = [ancestor_of_model("base", self.config.model)]
+        return merge_lineage(own, base, parent.lineage if parent is not None else ())
+
+    @contextmanager
+    def _metrics(self) -> Iterator[JsonlWriter | None]:
+        if not self.state.is_main_process:
+            yield None
+            return
+        with self.run_dir.metrics() as writer:
+            yield writer
+
+    def _finish(self, prepared: Prepared, held_out: HeldOut, records: list[dict[str, Any]]) -> None:
+        """The corrector in its place, measured; everything that was only needed on the way removed."""
+        final = self.stages_path / "residual" / "model"
+        with storage_errors(self.run_dir.model_path):
+            shutil.rmtree(self.run_dir.model_path, ignore_errors=True)
+            shutil.copytree(final, self.run_dir.model_path)
+        samples_path = self.run_dir.path / "samples.jsonl"
+        samples_path.unlink(missing_ok=True)
+        samples: list[dict[str, Any]] = []
+        with Aligner.from_pretrained(self.run_dir.model_path) as aligner, self.run_dir.samples() as writer:
+            parameters = sum(p.numel() for p in aligner.model.parameters())
+            if self.config.samples:
+                _say("correcting held-out answers")
+                for triplet, correction in corrections(aligner, held_out, self.config.samples):
+                    row = sample_row(triplet, correction)
+                    writer.write(row)
+                    samples.append(row)
+            lineage = lineage_to_json(aligner.card.lineage)
+        self.run_dir.write_result(
+            {
+                "kind": "train",
+                "parameters": parameters,
+                "rows": {
+                    "read": prepared.read,
+                    "train": len(prepared.stages["residual"]),
+                    "held_out": prepared.held_out_total,
+                    "measured": sum(map(len, held_out.rows.values())),
+                    "dropped": dict(prepared.dropped),
+                },
+                "stages": records,
+                "held_out": _held_out_table(self.run_dir, held_out, samples),
+                "lineage": lineage,
+            }
+        )
+        shutil.rmtree(self.run_dir.path / "data", ignore_errors=True)
+        if not self.config.keep_checkpoints:
+            shutil.rmtree(self.stages_path, ignore_errors=True)
+
+
+def _held_out_table(run_dir: RunDir, held_out: HeldOut, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per source and for all: loss before and after, and how much the sampled corrections keep of the answers."""
+    losses: dict[tuple[str, str], float] = {}
+    for row in read_rows(run_dir.metrics_path):
+        if "held_out_loss" in row.value:
+            source = row.value["source"]
+            losses.setdefault((source, "before"), row.value["held_out_loss"])
+            losses[source, "after"] = row.value["held_out_loss"]
+    table = []
+    for source in [*held_out.rows, "all"] if held_out.rows else []:
+        mine = [s for s in samples if source in ("all", s["source"].split("/")[0])]
+
+        def mean(name: str, of: list[dict[str, Any]] = mine) -> float | None:
+            return fmean(s[name] for s in of) if of else None
+
+        table.append(
+            {
+                "source": source,
+                "n": len(held_out.rows[source]) if source != "all" else sum(map(len, held_out.rows.values())),
+                "loss_before": losses.get((source, "before")),
+                "loss": losses.get((source, "after")),
+                "generated": len(mine),
+                "copied_share": mean("copied_share"),
+                "edit_ratio": mean("edit_ratio"),
+                "untouched": mean("is_copy"),
+                "kept": fmean(s["kept_because"] is not None for s in mine) if mine else None,
+                "reference_copied_share": mean("reference_copied_share"),
+                "reference_edit_ratio": mean("reference_edit_ratio"),
+            }
+        )
+    return table
+
+
+def _stage_figures(run_dir: RunDir, stage: str) -> dict[str, Any]:
+    """Sums over a stage's rows of metrics.jsonl, so that a resumed stage counts as a whole."""
+    first = last = None
+    seconds = tokens = 0.0
+    for row in read_rows(run_dir.metrics_path):
+        if row.value.get("stage") == stage and "loss" in row.value:
+            first = row.value["loss"] if first is None else first
+            last = row.value["loss"]
+            seconds += row.value["seconds"]
+            tokens += row.value["seconds"] * row.value["tokens_per_s"]
+    return {"tokens": round(tokens), "seconds": round(seconds, 1), "loss_first": first, "loss_last": last}
+
+
+def _cut_metrics(run_dir: RunDir, stage: str, step: int) -> None:
+    """Drop the rows of steps that will be done again."""
+    path = run_dir.metrics_path
+    if not path.is_file():
+        return
+    with JsonlWriter(path) as existing:  # cuts a torn last line
+        if not existing.rows:
+            return
+    temporary = path.with_suffix(".part")
+    temporary.unlink(missing_ok=True)
+    with JsonlWriter(temporary) as writer:
+        for row in read_rows(path):
+            if row.value.get("stage") != stage or (row.value["step"] <= step and (step or "loss" not in row.value)):
+                writer.write(row.value)
+    temporary.replace(path)
+
+
+def _summary(prepared: Prepared) -> str:
+    dropped = ", ".join(f"{count:,} {why.replace('_', ' ')}" for why, count in prepared.dropped.items())
+    return (
+        f"{prepared.read:,} triplets: {len(prepared.stages['residual']):,} to train on, "
+        f"{prepared.held_out_total:,} held out" + (f", dropped {dropped}" if dropped else "")
+    )
+
+
+def _say(text: str) -> None:
+    if PartialState().is_main_process:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - progress goes to stderr

@@ -1,0 +1,114 @@
+"""How a corrector does on questions it was not trained on: loss per source, and what its corrections look like."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from aligner import edits
+from aligner.correct.aligner import Aligner
+from aligner.objectives import completion_log_probs
+from aligner.prompts import PromptFormat
+from aligner.tokens import TextCodec
+from aligner.train.dataset import EncodedRow, encode_row
+from aligner.types import Correction, Triplet
+
+_BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """Held-out triplets by source, encoded; rows that do not fit are left out here too."""
+
+    rows: Mapping[str, tuple[EncodedRow, ...]]
+    triplets: Mapping[str, tuple[Triplet, ...]]
+
+    @classmethod
+    def build(cls, triplets: Iterable[Triplet], prompt: PromptFormat, codec: TextCodec, max_length: int) -> HeldOut:
+        rows: dict[str, list[EncodedRow]] = defaultdict(list)
+        kept: dict[str, list[Triplet]] = defaultdict(list)
+        for triplet in triplets:
+            row = encode_row(triplet, prompt, codec, max_length)
+            if row is not None:
+                source = triplet.source.split("/")[0]
+                rows[source].append(row)
+                kept[source].append(triplet)
+        return cls(rows={k: tuple(rows[k]) for k in sorted(rows)}, triplets={k: tuple(kept[k]) for k in sorted(kept)})
+
+
+@torch.no_grad()
+def held_out_losses(model: Any, held_out: HeldOut, bf16: bool) -> dict[str, float]:
+    """−log μ_φ(y_c | y_o, x) per token of the correction, in nats, per source and for "all" of them together."""
+    training = model.training
+    model.eval()
+    totals: dict[str, tuple[float, int]] = {}
+    for source, rows in held_out.rows.items():
+        nats, tokens = 0.0, 0
+        for batch in _batches(rows):
+            ids, mask, attention = _collate(batch, model.device)
+            with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
+                logits = model(input_ids=ids, attention_mask=attention).logits
+            nats -= float(completion_log_probs(logits, ids, mask).sum())
+            tokens += int(mask[:, 1:].sum())
+        totals[source] = (nats, tokens)
+    model.train(training)
+    losses = {source: nats / tokens for source, (nats, tokens) in totals.items() if tokens}
+    if tokens := sum(t for _, t in totals.values()):
+        losses["all"] = sum(n for n, _ in totals.values()) / tokens
+    return losses
+
+
+def _batches(rows: tuple[EncodedRow, ...]) -> Iterator[list[EncodedRow]]:
+    """Rows of similar length together, within a budget of padded tokens."""
+    batch: list[EncodedRow] = []
+    for row in sorted(rows, key=lambda r: len(r.ids)):
+        if batch and len(row.ids) * (len(batch) + 1) > _BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _collate(batch: list[EncodedRow], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    width = max(len(row.ids) for row in batch)
+    ids = torch.tensor([[*row.ids, *[0] * (width - len(row.ids))] for row in batch], device=device)
+    positions = torch.arange(width, device=device)
+    lengths = torch.tensor([[len(row.ids)] for row in batch], device=device)
+    starts = torch.tensor([[row.prompt_length] for row in batch], device=device)
+    attention = positions < lengths
+    return ids, attention & (positions >= starts), attention.long()
+
+
+def corrections(aligner: Aligner, held_out: HeldOut, per_source: int) -> Iterator[tuple[Triplet, Correction]]:
+    """Correct the first held-out answers of every source."""
+    for triplets in held_out.triplets.values():
+        chosen = triplets[:per_source]
+        done = aligner.correct_batch((t.question, t.answer) for t in chosen)
+        yield from zip(chosen, done, strict=True)
+
+
+def sample_row(triplet: Triplet, correction: Correction) -> dict[str, Any]:
+    """A row of samples.jsonl."""
+    question = triplet.question
+    return {
+        "id": triplet.id,
+        "source": triplet.source,
+        "question": question
+        if isinstance(question, str)
+        else [{"role": m.role, "content": m.content} for m in question],
+        "answer": triplet.answer,
+        "reference": triplet.correction,
+        "correction": correction.text,
+        "kept_because": correction.kept_because,
+        "flags": list(correction.flags),
+        "edit_ratio": correction.edit_ratio,
+        "copied_share": correction.copied_share,
+        "is_copy": correction.is_copy,
+        "reference_edit_ratio": edits.edit_ratio(triplet.answer, triplet.correction),
+        "reference_copied_share": edits.copied_share(triplet.answer, triplet.correction),
+    }
