@@ -16,16 +16,16 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from aligner.correct.aligner import Aligner
     from aligner.correct.stacked import StackedModel
-    from aligner.data.triplets import read_triplets
     from aligner.generate.hf import HFGenerator
     from aligner.generate.scripted import ScriptedGenerator
     from aligner.prompts import PromptFormat
+    from aligner.triplets import read_triplets
     from aligner.types import Completion, Correction, Message, PreferencePair, Sampling, Triplet, Verdict
 
 _HOMES = {
     "Aligner": "aligner.correct.aligner",
     "StackedModel": "aligner.correct.stacked",
-    "read_triplets": "aligner.data.triplets",
+    "read_triplets": "aligner.triplets",
     "HFGenerator": "aligner.generate.hf",
     "ScriptedGenerator": "aligner.generate.scripted",
     "PromptFormat": "aligner.prompts",

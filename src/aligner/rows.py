@@ -175,7 +175,8 @@ class _Window:
                 if (open_string or e.pos >= len(self.text) - _LONGEST_TOKEN) and self._grow():
                     continue
                 at_end = open_string or e.pos >= len(self.text)
-                what = "it ends inside an object" if at_end else f"{e.msg} near {self.text[e.pos : e.pos + 20]!r}"
+                end_of = f"the {'file' if self.file else 'line'} ends inside an object"
+                what = end_of if at_end else f"{e.msg} near {self.text[e.pos : e.pos + 20]!r}"
                 self.skip(e.pos - self.pos)
                 raise self.error(f"not valid JSON ({what})") from None
             except RecursionError:

@@ -18,8 +18,8 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from aligner.config import Config
-from aligner.errors import DataError, RunError
+from aligner.config import Config, read_yaml
+from aligner.errors import ConfigError, DataError, RunError
 from aligner.rows import JsonlWriter, dumps, file_hash, storage_errors, write_atomic
 
 Existing = Literal["refuse", "resume", "overwrite"]
@@ -160,7 +160,8 @@ class RunDir:
             return run
         # A create that was killed leaves no more than env.json and temporary files: both ways may go on from there.
         begun = all(name == "env.json" or name.startswith((".env.json.", ".config.yaml.")) for name in names)
-        if not begun and (existing == "resume" or not {"config.yaml", "env.json"} <= names):
+        whole = run.config_path.is_file() and "env.json" in names
+        if not begun and not whole:
             raise RunError(
                 f"{path}: is not a run directory (no config.yaml and env.json), so it is left as it is; "
                 "choose another path or remove it yourself"
@@ -186,13 +187,9 @@ class RunDir:
 
     def _check_same(self, config: Config) -> None:
         try:
-            old = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
-            old = None
-        if not isinstance(old, dict):
-            raise RunError(
-                f"{self.config_path}: cannot be read as a configuration; restore it, or choose another --out"
-            )
+            old = read_yaml(self.config_path)
+        except ConfigError as e:
+            raise RunError(f"{e}; restore it, or choose another --out") from None
         was, now = _flat(old), _flat(yaml.safe_load(config.to_yaml()))
         changed = [k for k in sorted(was.keys() | now.keys()) if k not in was or k not in now or was[k] != now[k]]
         if changed:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from aligner.config import Config, nearest
+from aligner.config import Config, nearest, read_yaml
 from aligner.errors import ConfigError, StorageError
 from aligner.types import Sampling
 
@@ -234,6 +234,11 @@ def test_missing_file_and_directory(tmp_path: Path) -> None:
         Settings.from_yaml(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match=r"cannot be read .*Is a directory"):
         Settings.from_yaml(tmp_path)
+
+
+def test_read_yaml_does_not_check_the_settings(file: Path) -> None:
+    file.write_text("unheard_of: [1, {a: null}]\n")
+    assert read_yaml(str(file)) == {"unheard_of": [1, {"a": None}]}
 
 
 def test_nearest() -> None:

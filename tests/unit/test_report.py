@@ -493,7 +493,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert_self_contained(page)
     assert len(page.all("style")) == 1
     assert len(page.all("body")) == 1
-    assert not [e for e in page.elements if "b" in (e["tag"],)]
+    assert not page.all("b")
     assert page.all("h1")[0]["text"] == "<b>run & 'co'"
     assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]", page.html)
     everything = page.all("body")[0]["text"]
@@ -504,8 +504,9 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     short = [e["text"] for e in page.elements if e["tag"] in {"p", "bdi", "td", "th"}]
     assert max(map(len, short)) < 3000, "a name of any length stays a name"
     assert not any("\u202e" in t for t in short)
-    assert "$\\frac{1}{0}$ and _unders…" in [e["text"] for e in page.all("text")], "no mathematics is set in plots"
-    assert "fill: #1f2328; stroke: #5…" in "".join(e["text"] for e in page.all("text"))
+    labels = [e["text"] for e in page.all("text")]
+    assert labels.count("$\\frac{1}{0}$ and _undersco…") == 2, "no mathematics is set in title and legend"
+    assert "fill: #1f2328; stroke: #596…" in "".join(labels)
     assert len(page.html) < 4_000_000
 
 
@@ -646,15 +647,24 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, content: str, messag
     assert not (made.path / "report.html").exists()
 
 
-def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "file"), [(Path, "write_bytes", "loss.png"), (os, "fsync", "report.html")], ids=["plot", "page"]
+)
+def test_a_full_disk_is_told_and_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, file: str
+) -> None:
     made = a_run(tmp_path / "run", full_metrics())
-
-    def full(self: Path, data: bytes) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(StorageError, match=r"loss.png: cannot be written"):
+    render_run(made)
+    old = (made.path / file).read_bytes()
+    (made.path / "metrics.jsonl").write_text(json.dumps(step("other", 1, 1.0)))
+    monkeypatch.setattr(owner, name, no_space)
+    with pytest.raises(StorageError, match=f"{file}: cannot be written"):
         render_run(made)
+    assert (made.path / file).read_bytes() == old
     assert not list(made.path.glob(".*"))
 
 

@@ -81,3 +81,13 @@ def test_the_union_is_drawn_first_and_few_sources_with_it() -> None:
     assert plots.drawn_sources(stage) == ["all", "s0", "s1", "s2", "s3", "s4"]
     labels = [t.get_text() for t in plots.loss_figure([stage]).axes[0].get_legend().get_texts()]
     assert labels == ["training", "held out", "s0", "s1", "s2", "s3", "s4"]
+
+
+def test_steps_on_the_axis_are_whole() -> None:
+    for stage in (stage_of([1.0]), stage_of([1.0, 0.9, 0.8])):
+        figure = plots.loss_figure([stage])
+        figure.draw_without_rendering()
+        (low, high), ticks = figure.axes[0].get_xlim(), figure.axes[0].get_xticks()
+        shown = [t for t in ticks if low <= t <= high]
+        assert shown
+        assert all(t == int(t) for t in shown)

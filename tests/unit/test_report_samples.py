@@ -56,6 +56,30 @@ def test_measures_a_row_lacks_are_computed(tmp_path: Path) -> None:
     assert tally.n == 2
 
 
+def test_ratios_of_corrections_and_references_are_counted(tmp_path: Path) -> None:
+    row = {"answer": "one two three four", "correction": "one two three five", "reference": "one two six five"}
+    rows = [row, {**row, "edit_ratio": 0.0, "reference_edit_ratio": 1.0}, {**row, "reference": None}]
+    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    tally, _ = samples.read_samples(tmp_path / "s.jsonl")
+    assert {i: n for i, n in enumerate(tally.ratios) if n} == {0: 1, samples.ratio_bin(0.25): 2}
+    assert {i: n for i, n in enumerate(tally.reference_ratios) if n} == {samples.ratio_bin(0.5): 1, 20: 1}
+
+
+def test_texts_are_compared_up_to_a_length(tmp_path: Path) -> None:
+    long = "word " * samples.CLIP
+    rows = [
+        {"question": long, "answer": long, "correction": long + "more", "reference": long},
+        {"answer": "", "correction": ""},
+    ]
+    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    cut, whole = samples.read_samples(tmp_path / "s.jsonl")[1]
+    assert cut.cut
+    assert not whole.cut
+    assert cut.group == "edit"
+    shown = ["".join(e.text for e in cut.edits), cut.reference or "", cut.question[0].content]
+    assert shown == [long[: samples.CLIP]] * 3
+
+
 @pytest.mark.parametrize(
     ("ratio", "expected"),
     [(0.0, 0), (0.001, 1), (0.05, 1), (0.0501, 2), (0.95, 19), (1.0, 20), (7.0, 20), (-1.0, 0), (math.nan, 0)],

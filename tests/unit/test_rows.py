@@ -119,8 +119,8 @@ class TestFaults:
             # JSONL
             ('{"a": 1}\n{"a" 2}\n{"a": 3}\n', 2, "not valid JSON (Expecting ':' delimiter near '2}')"),
             ('{"a": 1}\n{"a": tru}\n', 2, "not valid JSON (Expecting value near 'tru}')"),
-            ('{"a": 1}\n{"a": "x\n{"a": 3}\n', 2, "not valid JSON (it ends inside an object)"),
-            ('{"a": 1}\n{"a": 2', 2, "not valid JSON (it ends inside an object)"),
+            ('{"a": 1}\n{"a": "x\n{"a": 3}\n', 2, "not valid JSON (the line ends inside an object)"),
+            ('{"a": 1}\n{"a": 2', 2, "not valid JSON (the line ends inside an object)"),
             ('{"a": 1},\n{"a": 2}\n', 1, "text after the object"),
             ('{"a": 1} {"a": 2}\n', 1, "text after the object"),
             ('{"a": 1}\n[{"a": 2}]\n', 2, "found '[{\"a\": 2}]' where an object should start"),
@@ -129,8 +129,8 @@ class TestFaults:
             ('{"a": 1}\nnull\n', 2, "found 'null' where an object should start"),
             ('{"a": 1}\n\ufeff{"a": 2}\n', 2, "found '\\ufeff{\"a\": 2}' where an object should start"),
             # one object over several lines
-            ('{\n  "a": 1\n}\n', 1, "not valid JSON (it ends inside an object)"),
-            ('{"a": 1,\n "b": 2}\n', 1, "not valid JSON (it ends inside an object)"),
+            ('{\n  "a": 1\n}\n', 1, "not valid JSON (the line ends inside an object)"),
+            ('{"a": 1,\n "b": 2}\n', 1, "not valid JSON (the line ends inside an object)"),
             # lists
             (
                 '[\n  {\n    "a": 1\n  },\n  {\n    "a" 2\n  }\n]\n',
@@ -145,7 +145,7 @@ class TestFaults:
             ('[\n{"a": 1}\n', 3, "the list is not closed, the file may be cut"),
             ('[\n{"a": 1},\n', 3, "found the end of the file where an object should start"),
             ("[", 1, "found the end of the file where an object should start"),
-            ('[\n{"a": 1,\n"b": "x', 3, "not valid JSON (it ends inside an object)"),
+            ('[\n{"a": 1,\n"b": "x', 3, "not valid JSON (the file ends inside an object)"),
             ('[{"a": 1}]\n{"a": 2}\n', 2, "text after the end of the list"),
             ('[{"a": 1}]]', 1, "text after the end of the list"),
             ('[\n{"a": 1},\n"x"]', 3, "found '\"x\"]' where an object should start"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -72,6 +71,8 @@ class TestCreate:
         (tmp_path / "file").write_text("")
         with pytest.raises(StorageError, match="cannot be written"):
             RunDir.create(tmp_path / "file" / "run", Settings())
+        with pytest.raises(StorageError, match="name too long"):
+            RunDir.create(tmp_path / ("x" * 300), Settings())
 
     def test_existing_is_refused(self, place: Path) -> None:
         RunDir.create(place, Settings())
@@ -122,10 +123,10 @@ class TestCreate:
         with pytest.raises(RunError, match=r"differs in: seed\)"):
             RunDir.create(place, Settings(), "resume")
 
-    @pytest.mark.parametrize("content", ["", "- 1\n", "a: [", "\0"])
+    @pytest.mark.parametrize("content", ["- 1\n", "a: [", "\0"])
     def test_resume_with_a_damaged_configuration(self, place: Path, content: str) -> None:
         RunDir.create(place, Settings()).config_path.write_text(content)
-        with pytest.raises(RunError, match=r"config.yaml: cannot be read as a configuration"):
+        with pytest.raises(RunError, match=r"config.yaml: .*; restore it, or choose another --out"):
             RunDir.create(place, Settings(), "resume")
 
     @pytest.mark.parametrize("existing", ["resume", "overwrite"])
@@ -162,6 +163,13 @@ class TestCreate:
         with pytest.raises(RunError, match="differs in"):
             RunDir.create(place, Settings(), "resume")
         assert names(place) == {"config.yaml"}
+
+    def test_resume_where_config_yaml_is_a_directory(self, place: Path) -> None:
+        RunDir.create(place, Settings()).config_path.unlink()
+        (place / "config.yaml").mkdir()
+        for existing in ("resume", "overwrite"):
+            with pytest.raises(RunError, match="is not a run directory"):
+                RunDir.create(place, Settings(), existing)  # type: ignore[arg-type]
 
     def test_overwrite_empties_it(self, place: Path, tmp_path: Path) -> None:
         run = RunDir.create(place, Settings())

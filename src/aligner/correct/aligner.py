@@ -20,9 +20,6 @@ from aligner.types import Chat, Completion, Correction, Delta, KeptBecause, Mess
 
 Question = str | Sequence[Message | Mapping[str, Any]]
 
-# The least room for a correction that is worth starting.
-_LEAST_ROOM = 16
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
@@ -196,11 +193,11 @@ class Aligner:
         sampling = sampling or self.sampling
         likely = len(self.codec.encode(answer))
         prompt = self.card.prompt.encode(
-            self.codec, chat, answer, max_tokens=max(self.context - likely - _LEAST_ROOM, 1)
+            self.codec, chat, answer, max_tokens=max(self.context - likely - 1, 1)
         )
         room = self.context - len(prompt.ids)
         request = None
-        if room >= _LEAST_ROOM:
+        if room > 0:  # a correction may be shorter than the answer; one that is not is caught as cut
             # Twice the answer is generous for a correction and stops one that runs in circles.
             most = sampling.max_new_tokens or 2 * likely + 256
             request = Request(

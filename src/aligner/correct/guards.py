@@ -33,7 +33,7 @@ _SHARED = regex.compile(r"[\p{Script=Common}\p{Script=Inherited}]")
 _LATIN = regex.compile(r"\p{Script_Extensions=Latin}")
 _LETTER = regex.compile(r"\p{L}")
 # Money, pictures and blanks are at home in any text, though Unicode gives some of them a script.
-_AT_HOME = regex.compile(r"[\p{Sc}\p{Emoji}\p{Z}]")
+_AT_HOME = regex.compile(r"[\p{Sc}\p{Emoji}\p{Z}\p{Default_Ignorable_Code_Point}]")
 # Unicode gives the fullwidth forms to no script (their letters to Latin), though only East Asian text uses them.
 _FULLWIDTH = regex.compile(r"[\uff01-\uff60\uffe0-\uffe6]")
 # One or two Greek letters are mathematics; three in a row, an accent, or a final sigma make a word.

@@ -14,9 +14,9 @@ from pydantic import Field
 
 from aligner import edits
 from aligner.config import Config
-from aligner.data.triplets import to_triplet
 from aligner.errors import ConfigError, DataError
 from aligner.rows import read_rows
+from aligner.triplets import to_triplet
 from aligner.types import Triplet, content_hash
 
 _SHOWN = 20

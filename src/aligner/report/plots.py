@@ -90,7 +90,7 @@ def to_svg(figure: Figure, name: str, title: str) -> Markup:
     """The figure as an <svg> element for an HTML page; `name` keeps the ids of several in one page apart."""
     out = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.sans-serif": [_FONT]}):
         figure.savefig(out, format="svg", facecolor="none", metadata=nothing)
     root = re.search(r'<svg\b[^>]*\bviewBox="([^"]+)"[^>]*>', drawn := out.getvalue())
     if root is None:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from aligner.report import plots, wording
 from aligner.report.curves import Stage, read_stages
 from aligner.report.fields import mapping, number, objects, read_object, text
-from aligner.report.samples import GROUPS, Sample, Tally, read_samples
+from aligner.report.samples import CLIP, GROUPS, Sample, Tally, read_samples
 from aligner.rows import storage_errors, write_atomic
 from aligner.runs import RunDir
 
@@ -64,6 +64,7 @@ def render_run(run: RunDir) -> Path:
         tally=tally,
         groups=_groups(tally, samples),
         shown=len(samples),
+        clip=CLIP,
         config=run.config_path.read_text(encoding="utf-8", errors="replace"),
         hardware=_hardware(environment),
         packages={k: str(v) for k, v in mapping(environment, "packages", str(environment_path)).items()},

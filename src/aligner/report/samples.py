@@ -91,7 +91,8 @@ def read_samples(path: Path, limit: int = SHOWN) -> tuple[Tally, list[Sample]]:
             tally.kept[because] += 1
         tally.ratios[ratio_bin(ratio)] += 1
         if (reference := text(row.value, "reference", where)) is not None:
-            tally.reference_ratios[ratio_bin(edits.edit_ratio(answer, reference))] += 1
+            known = number(row.value, "reference_edit_ratio", where)
+            tally.reference_ratios[ratio_bin(edits.edit_ratio(answer, reference) if known is None else known)] += 1
         # Of edits the largest, of copies and kept originals the longest: an unchanged "Yes." shows nothing.
         rank = ratio if group == "edit" else float(len(correction))
         best = found.setdefault(source, {g: [] for g in GROUPS})[group]

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from accelerate import PartialState
@@ -18,11 +17,12 @@ from aligner.correct.card import AlignerCard
 from aligner.errors import Interrupted
 from aligner.generate.hf import default_device, load_causal_lm, load_tokenizer
 from aligner.prompts import PromptFormat
-from aligner.rows import JsonlWriter, read_rows, storage_errors, write_atomic
+from aligner.rows import JsonlWriter, storage_errors, write_atomic
 from aligner.runs import Existing, Lineage, RunDir, ancestor_of_file, ancestor_of_model, lineage_to_json, merge_lineage
 from aligner.tokens import TextCodec
 from aligner.train.config import Schedule, TrainConfig
 from aligner.train.dataset import Prepared, data_files, prepare, texts
+from aligner.train.figures import cut_metrics, held_out_table, stage_figures
 from aligner.train.held_out import HeldOut, corrections, held_out_losses, sample_row
 from aligner.train.progress import StageProgress, stop_on_interrupt
 from aligner.train.scratch import build_model, train_tokenizer
@@ -121,7 +121,7 @@ class _Training:
         resume = last_whole_checkpoint(directory)
         start = checkpoint_step(resume) if resume else 0
         if self.state.is_main_process:
-            _cut_metrics(self.run_dir, name, start)
+            cut_metrics(self.run_dir, name, start)
         _say(f"{name}: {len(rows):,} rows" + (f", going on from step {start}" if resume else ""))
         with self._metrics() as metrics:
 
@@ -159,7 +159,7 @@ class _Training:
                                   f"{last_whole_checkpoint(directory)}; go on with --resume")  # fmt: skip
             model = result.model
             evaluate(result.steps)
-        return model, {"name": name, "rows": len(rows), "steps": result.steps, **_stage_figures(self.run_dir, name)}
+        return model, {"name": name, "rows": len(rows), "steps": result.steps, **stage_figures(self.run_dir, name)}
 
     def _tokenizer(self) -> Any:
         config = self.config
@@ -244,76 +244,13 @@ class _Training:
                     "dropped": dict(prepared.dropped),
                 },
                 "stages": records,
-                "held_out": _held_out_table(self.run_dir, held_out, samples),
+                "held_out": held_out_table(self.run_dir, held_out, samples),
                 "lineage": lineage,
             }
         )
         shutil.rmtree(self.run_dir.path / "data", ignore_errors=True)
         if not self.config.keep_checkpoints:
             shutil.rmtree(self.stages_path, ignore_errors=True)
-
-
-def _held_out_table(run_dir: RunDir, held_out: HeldOut, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Per source and for all: loss before and after, and how much the sampled corrections keep of the answers."""
-    losses: dict[tuple[str, str], float] = {}
-    for row in read_rows(run_dir.metrics_path):
-        if "held_out_loss" in row.value:
-            source = row.value["source"]
-            losses.setdefault((source, "before"), row.value["held_out_loss"])
-            losses[source, "after"] = row.value["held_out_loss"]
-    table = []
-    for source in [*held_out.rows, "all"] if held_out.rows else []:
-        mine = [s for s in samples if source in ("all", s["source"].split("/")[0])]
-
-        def mean(name: str, of: list[dict[str, Any]] = mine) -> float | None:
-            return fmean(s[name] for s in of) if of else None
-
-        table.append(
-            {
-                "source": source,
-                "n": len(held_out.rows[source]) if source != "all" else sum(map(len, held_out.rows.values())),
-                "loss_before": losses.get((source, "before")),
-                "loss": losses.get((source, "after")),
-                "generated": len(mine),
-                "copied_share": mean("copied_share"),
-                "edit_ratio": mean("edit_ratio"),
-                "untouched": mean("is_copy"),
-                "kept": fmean(s["kept_because"] is not None for s in mine) if mine else None,
-                "reference_copied_share": mean("reference_copied_share"),
-                "reference_edit_ratio": mean("reference_edit_ratio"),
-            }
-        )
-    return table
-
-
-def _stage_figures(run_dir: RunDir, stage: str) -> dict[str, Any]:
-    """Sums over a stage's rows of metrics.jsonl, so that a resumed stage counts as a whole."""
-    first = last = None
-    seconds = tokens = 0.0
-    for row in read_rows(run_dir.metrics_path):
-        if row.value.get("stage") == stage and "loss" in row.value:
-            first = row.value["loss"] if first is None else first
-            last = row.value["loss"]
-            seconds += row.value["seconds"]
-            tokens += row.value["seconds"] * row.value["tokens_per_s"]
-    return {"tokens": round(tokens), "seconds": round(seconds, 1), "loss_first": first, "loss_last": last}
-
-
-def _cut_metrics(run_dir: RunDir, stage: str, step: int) -> None:
-    """Drop the rows of steps that will be done again."""
-    path = run_dir.metrics_path
-    if not path.is_file():
-        return
-    with JsonlWriter(path) as existing:  # cuts a torn last line
-        if not existing.rows:
-            return
-    temporary = path.with_suffix(".part")
-    temporary.unlink(missing_ok=True)
-    with JsonlWriter(temporary) as writer:
-        for row in read_rows(path):
-            if row.value.get("stage") != stage or (row.value["step"] <= step and (step or "loss" not in row.value)):
-                writer.write(row.value)
-    temporary.replace(path)
 
 
 def _summary(prepared: Prepared) -> str:

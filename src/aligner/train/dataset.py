@@ -12,12 +12,12 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from aligner.data.triplets import is_held_out, read_triplets
 from aligner.errors import DataError
 from aligner.prompts import PromptFormat
 from aligner.rows import storage_errors
 from aligner.tokens import TextCodec
 from aligner.train.config import TrainConfig
+from aligner.triplets import is_held_out, read_triplets
 from aligner.types import Triplet
 
 

@@ -55,9 +55,11 @@ class StageProgress(TrainerCallback):
         self._line_at = 0.0
         self._step_at = 0.0
         self._speed = 0.0
+        self._begin = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._step_at = self._line_at = time.monotonic()
+        self._begin = state.global_step
         if self._metrics is not None and self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -123,16 +125,12 @@ class StageProgress(TrainerCallback):
         elif now - self._line_at >= _LINE_EVERY or state.global_step == state.max_steps:
             self._line_at = now
             steps = state.max_steps - state.global_step
-            left = steps * self.seconds / max(self._steps_seen(state), 1)
+            left = steps * self.seconds / max(state.global_step - self._begin, 1)
             print(  # noqa: T201 - progress for a log file
                 f"{self.stage}: step {state.global_step}/{state.max_steps}  {figures}  {_time(left)} left",
                 file=sys.stderr,
                 flush=True,
             )
-
-    def _steps_seen(self, state: Any) -> int:
-        self._begin = getattr(self, "_begin", state.global_step - 1)
-        return int(state.global_step - self._begin)
 
 
 def _time(seconds: float) -> str:

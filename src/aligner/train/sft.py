@@ -18,10 +18,19 @@ import torch
 from aligner.errors import OutOfMemoryError, StorageError
 from aligner.rows import storage_errors, write_atomic
 from aligner.train.config import Lora, Schedule
+from aligner.train.order import LengthBuckets
 
 _WHOLE = "whole.json"
 # What torch and safetensors say when a write fails; neither raises OSError for it.
-_WRITE_FAILED = ("PytorchStreamWriter", "No space left", "File too large", "IoError", "I/O error", "iostream error")
+_WRITE_FAILED = (
+    "PytorchStreamWriter",
+    "inline_container",
+    "No space left",
+    "File too large",
+    "IoError",
+    "I/O error",
+    "iostream error",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +82,12 @@ def train_stage(
     """
     from trl import SFTConfig, SFTTrainer
 
+    class Trainer(SFTTrainer):
+        """SFTTrainer with our order of rows, for which it has no hook."""
+
+        def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
+            return LengthBuckets(rows["length"], schedule.batch_size, resources.seed)
+
     model.config.use_cache = False
     arguments = SFTConfig(
         output_dir=str(directory),
@@ -95,7 +110,6 @@ def train_stage(
         packing=False,
         completion_only_loss=True,
         pad_to_multiple_of=None,
-        train_sampling_strategy="group_by_length",
         dataloader_pin_memory=torch.cuda.is_available(),
         logging_steps=1,
         logging_nan_inf_filter=False,
@@ -108,7 +122,7 @@ def train_stage(
         seed=resources.seed,
         data_seed=resources.seed,
     )
-    trainer = SFTTrainer(
+    trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=rows,
@@ -119,7 +133,11 @@ def train_stage(
     _remove_default_printers(trainer)
     try:
         with storage_errors(directory):
-            trainer.train(resume_from_checkpoint=str(resume) if resume is not None else None)
+            if resume is not None and _is_finished(resume):
+                trainer._load_from_checkpoint(str(resume))  # train() would take one step too many
+                trainer.state.global_step = checkpoint_step(resume)
+            else:
+                trainer.train(resume_from_checkpoint=str(resume) if resume is not None else None)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError, StorageError) as e:
         raise _named(e, trainer.state.global_step, directory) from e
     trained = trainer.accelerator.unwrap_model(trainer.model)
@@ -138,6 +156,11 @@ def last_whole_checkpoint(directory: Path) -> Path | None:
         else:
             shutil.rmtree(path, ignore_errors=True)
     return max(whole, key=checkpoint_step, default=None)
+
+
+def _is_finished(checkpoint: Path) -> bool:
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return bool(state["global_step"] >= state["max_steps"])
 
 
 def checkpoint_step(path: Path) -> int:

@@ -1,0 +1,154 @@
+"""The step loop against transformers' generate(): the same tokens, whatever the batch, the padding and the joining."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aligner.correct.decoding import Request, StepLoop
+from tests.models import tiny_model
+
+KINDS = ["llama", "qwen2", "gemma", "gpt_neox"]
+VOCABULARY = 160
+STOPS = frozenset({2, 11, 17})
+TIE = 1e-5
+
+
+def reference(model, prompts: Sequence[Sequence[int]], new: int, pad_left: int) -> list[list[int]]:
+    """generate() on one left-padded batch, cut at the first stop id."""
+    width = max(map(len, prompts)) + pad_left
+    tokens = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts])
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    with torch.inference_mode():
+        output = model.generate(
+            tokens,
+            attention_mask=mask,
+            max_new_tokens=new,
+            do_sample=False,
+            eos_token_id=sorted(STOPS),
+            pad_token_id=0,
+        )
+    rows = []
+    for row in output[:, width:].tolist():
+        end = next((i for i, token in enumerate(row) if token in STOPS), len(row))
+        rows.append(row[:end])
+    return rows
+
+
+def is_tie(model, prefix: Sequence[int]) -> bool:
+    """Whether the two likeliest next tokens lie so close that rounding may decide."""
+    with torch.inference_mode():
+        top = model(torch.tensor([list(prefix)])).logits[0, -1].topk(2).values
+    return float(top[0] - top[1]) <= TIE
+
+
+def differing(model, prompts, ours, theirs) -> tuple[int, list[int]]:
+    """(rows that differ at a tie, rows that differ for no such reason)."""
+    ties, wrong = 0, []
+    for i, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+        if mine == other:
+            continue
+        at = next((k for k, (a, b) in enumerate(zip(mine, other, strict=False)) if a != b), min(len(mine), len(other)))
+        if is_tie(model, [*prompts[i], *other[:at]]):
+            ties += 1
+        else:
+            wrong.append(i)
+    return ties, wrong
+
+
+def decode(model, prompts, new: int, *, max_rows: int, prefill_tokens: int, joins: Sequence[int]) -> list[list[int]]:
+    """All prompts through one loop; prompt i is submitted before turn `joins[i]`."""
+    loop = StepLoop(model, max_rows=max_rows, prefill_tokens=prefill_tokens)
+    tickets = {}
+    turn = 0
+    while len(tickets) < len(prompts) or any(not t.future.done() for t in tickets.values()):
+        for i, prompt in enumerate(prompts):
+            if i not in tickets and joins[i] <= turn:
+                tickets[i] = loop.submit(Request(prompt=tuple(prompt), max_new_tokens=new, stop_ids=STOPS))
+        loop.turn()
+        turn += 1
+    loop.close()
+    return [list(tickets[i].future.result().ids) for i in range(len(prompts))]
+
+
+def random_prompts(seed: int, count: int, longest: int) -> list[list[int]]:
+    rng = random.Random(seed)
+    return [[rng.randrange(20, VOCABULARY) for _ in range(rng.randint(1, longest))] for _ in range(count)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rows", [1, 2, 8, 64])
+def test_equals_generate_at_every_batch_size(kind: str, rows: int) -> None:
+    model = tiny_model(kind, VOCABULARY, seed=rows)
+    prompts = random_prompts(rows, rows, 40)
+    theirs = reference(model, prompts, 24, pad_left=3)
+    ours = decode(model, prompts, 24, max_rows=64, prefill_tokens=8192, joins=[0] * rows)
+    ties, wrong = differing(model, prompts, ours, theirs)
+    assert not wrong
+    assert ties <= rows // 8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_stop_at_different_times_and_others_take_their_place(kind: str) -> None:
+    """Few slots, many rows: every place in the batch is taken several times and the cache is compacted."""
+    model = tiny_model(kind, VOCABULARY, seed=3)
+    prompts = random_prompts(5, 40, 30)
+    theirs = reference(model, prompts, 30, pad_left=0)
+    assert len({len(row) for row in theirs}) > 3, "the rows should end at different steps for this test to mean something"
+    ours = decode(model, prompts, 30, max_rows=5, prefill_tokens=64, joins=[i // 3 for i in range(40)])
+    assert differing(model, prompts, ours, theirs)[1] == []
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    kind=st.sampled_from(KINDS),
+    seed=st.integers(0, 3),
+    count=st.integers(1, 24),
+    longest=st.integers(1, 48),
+    max_rows=st.integers(1, 16),
+    prefill_tokens=st.integers(1, 200),
+    pad_left=st.integers(0, 9),
+    data=st.data(),
+)
+def test_any_batch_any_padding_any_join_order(
+    kind, seed, count, longest, max_rows, prefill_tokens, pad_left, data
+) -> None:
+    model = tiny_model(kind, VOCABULARY, seed=seed)
+    prompts = random_prompts(data.draw(st.integers(0, 10_000)), count, longest)
+    joins = data.draw(st.lists(st.integers(0, 20), min_size=count, max_size=count))
+    theirs = reference(model, prompts, 12, pad_left)
+    ours = decode(model, prompts, 12, max_rows=max_rows, prefill_tokens=prefill_tokens, joins=joins)
+    assert differing(model, prompts, ours, theirs)[1] == []
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", ["mistral", "gemma2"])
+def test_sliding_windows(kind: str, implementation: str) -> None:
+    """Layers that look back only a few tokens see the same few, and mixed layers each their own."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    shape = {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 8}
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        **shape,
+    )
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=implementation).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data.mul_(8)
+    prompts = random_prompts(2, 9, 30)
+    theirs = reference(model, prompts, 16, pad_left=0)
+    ours = decode(model, prompts, 16, max_rows=4, prefill_tokens=64, joins=[i // 2 for i in range(9)])
+    assert differing(model, prompts, ours, theirs)[1] == []

@@ -1,0 +1,205 @@
+"""The step loop's own behaviour: joining, leaving, cancelling, failing, memory, threads."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from transformers import MambaConfig, MambaForCausalLM
+
+from aligner.correct.decoding import Request, StepLoop
+from aligner.errors import CheckpointError, ConfigError, GenerationError, OutOfMemoryError
+from tests.models import tiny_model
+
+
+@pytest.fixture
+def model():
+    return tiny_model("llama", 160, seed=0)
+
+
+def request(*prompt: int, new: int = 8) -> Request:
+    return Request(prompt=prompt or (20, 21, 22), max_new_tokens=new, stop_ids=frozenset())
+
+
+def test_tokens_are_announced_one_by_one_as_they_are_written(model) -> None:
+    seen: list[int] = []
+    with StepLoop(model) as loop:
+        ticket = loop.submit(request(), on_token=seen.append)
+        counts = []
+        while not ticket.future.done():
+            loop.turn()
+            counts.append(len(seen))
+    assert counts == [2, 3, 4, 5, 6, 7, 8], "the first turn reads the prompt and takes a step; every other one takes a step"
+    assert tuple(seen) == ticket.future.result().ids
+
+
+def test_stop_id_ends_a_row_and_is_left_out(model) -> None:
+    with StepLoop(model) as loop:
+        free = loop.wait(loop.submit(request(new=12)))
+        stop = free.ids[5]
+        first = free.ids.index(stop)
+        stopped = loop.wait(
+            loop.submit(Request(prompt=(20, 21, 22), max_new_tokens=12, stop_ids=frozenset({stop})))
+        )
+    assert free.finish_reason == "length"
+    assert stopped.finish_reason == "stop"
+    assert stopped.ids == free.ids[:first]
+
+
+def test_cancelled_rows_leave_and_the_others_do_not_notice(model) -> None:
+    with StepLoop(model, max_rows=3) as loop:
+        alone = [loop.wait(loop.submit(request(30 + i, new=20))).ids for i in range(3)]
+        tickets = [loop.submit(request(30 + i, new=20)) for i in range(3)]
+        waiting = loop.submit(request(40, new=20))
+        for _ in range(5):
+            loop.turn()
+        tickets[0].cancel()
+        waiting.cancel()
+        results = [loop.wait(t) for t in tickets]
+        assert loop.wait(waiting).finish_reason == "cancelled"
+        assert loop.wait(waiting).ids == ()
+    assert results[0].finish_reason == "cancelled"
+    assert results[0].ids == alone[0][: len(results[0].ids)]
+    assert 0 < len(results[0].ids) < 20
+    assert [r.ids for r in results[1:]] == alone[1:]
+
+
+def test_a_listener_that_raises_cancels_its_own_row_only(model) -> None:
+    def broken(_token: int) -> None:
+        raise ValueError("the client is gone")
+
+    with StepLoop(model) as loop:
+        bad = loop.submit(request(), on_token=broken)
+        good = loop.submit(request(50))
+        assert loop.wait(good).finish_reason == "length"
+        assert loop.wait(bad).finish_reason == "cancelled"
+
+
+def test_forward_passes_are_shared(model) -> None:
+    """Eight rows of eight tokens cost one prefill and seven steps, not sixty-four passes."""
+    with StepLoop(model) as loop:
+        tickets = [loop.submit(request(20 + i)) for i in range(8)]
+        for t in tickets:
+            loop.wait(t)
+        assert loop.forward_passes == 8
+
+
+@pytest.mark.parametrize(("prefill_tokens", "passes"), [(1000, 1), (8, 2), (4, 4), (1, 4)])
+def test_prefill_stays_within_its_budget(model, prefill_tokens: int, passes: int) -> None:
+    with StepLoop(model, prefill_tokens=prefill_tokens) as loop:
+        tickets = [loop.submit(request(20, 21, 22, 23, new=1)) for _ in range(4)]
+        loop.turn()
+        assert all(t.future.done() for t in tickets)
+        assert loop.forward_passes == passes
+
+
+def test_cache_budget_bounds_rows_times_length(model) -> None:
+    """Each row may reach 11 positions: a budget of 25 holds two at a time; one that needs more is let in alone."""
+    with StepLoop(model, cache_tokens=25) as loop:
+        tickets = [loop.submit(request()) for _ in range(5)]
+        large = loop.submit(request(new=40))
+        most = 0
+        while loop.turn():
+            most = max(most, len(loop._rows))
+            assert len(loop._rows) * max((r.length for r in loop._rows), default=0) <= 43
+        assert most == 2
+        assert all(len(t.future.result().ids) == 8 for t in tickets)
+        assert len(large.future.result().ids) == 40
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), torch.OutOfMemoryError("alloc"), MemoryError()])
+def test_a_failed_step_fails_its_rows_and_the_loop_goes_on(model, monkeypatch, error) -> None:
+    with StepLoop(model) as loop:
+        tickets = [loop.submit(request(20 + i)) for i in range(2)]
+        loop.turn()
+        forward = loop._forward
+        monkeypatch.setattr(loop, "_forward", lambda *_: (_ for _ in ()).throw(error))
+        loop.turn()
+        monkeypatch.setattr(loop, "_forward", forward)
+        expected = GenerationError if "boom" in str(error) else OutOfMemoryError
+        for ticket in tickets:
+            with pytest.raises(expected):
+                loop.wait(ticket)
+        assert len(loop.wait(loop.submit(request())).ids) == 8
+
+
+def test_prefill_that_runs_out_of_memory_is_tried_row_by_row(model, monkeypatch) -> None:
+    with StepLoop(model) as loop:
+        expected = [loop.wait(loop.submit(request(20 + i))).ids for i in range(3)]
+        forward = loop._forward
+
+        def small(tokens, starts, last):
+            if starts[0] == 0 and len(starts) > 1:
+                raise torch.OutOfMemoryError("alloc")
+            return forward(tokens, starts, last)
+
+        monkeypatch.setattr(loop, "_forward", small)
+        tickets = [loop.submit(request(20 + i)) for i in range(3)]
+        assert [loop.wait(t).ids for t in tickets] == expected
+
+
+def test_many_threads_share_one_loop(model) -> None:
+    with StepLoop(model, max_rows=4) as loop:
+        expected = [loop.wait(loop.submit(request(20 + i))).ids for i in range(12)]
+        with ThreadPoolExecutor(6) as pool:
+            found = list(pool.map(lambda i: loop.wait(loop.submit(request(20 + i))).ids, range(12)))
+    assert found == expected
+
+
+def test_with_its_own_thread_nobody_has_to_drive(model) -> None:
+    before = threading.active_count()
+    loop = StepLoop(model).start()
+    assert loop.start() is loop
+    ticket = loop.submit(request())
+    assert len(ticket.future.result(timeout=30).ids) == 8
+    loop.close()
+    assert threading.active_count() == before
+
+
+def test_closing_fails_what_is_unfinished_and_refuses_more(model) -> None:
+    loop = StepLoop(model)
+    ticket = loop.submit(request())
+    loop.turn()
+    loop.close()
+    with pytest.raises(GenerationError, match="closed"):
+        ticket.future.result()
+    with pytest.raises(GenerationError, match="closed"):
+        loop.submit(request())
+    tokens = torch.tensor([[20, 21]])
+    assert model(tokens).logits.shape == (1, 2, 160), "the model is as it was: all logits, no hook"
+
+
+def test_logits_of_other_calls_are_untouched_while_the_loop_lives(model) -> None:
+    tokens = torch.tensor([[20, 21, 22]])
+    before = model(tokens).logits
+    with StepLoop(model) as loop:
+        loop.submit(request())
+        loop.turn()
+        assert torch.equal(model(tokens).logits, before)
+
+
+def test_bad_requests_are_refused(model) -> None:
+    with StepLoop(model) as loop:
+        with pytest.raises(ConfigError, match="prompt token"):
+            loop.submit(Request(prompt=(), max_new_tokens=3, stop_ids=frozenset()))
+        with pytest.raises(ConfigError, match="max_new_tokens"):
+            loop.submit(request(new=0))
+    with pytest.raises(ConfigError, match="max_rows"):
+        StepLoop(model, max_rows=0)
+
+
+def test_models_without_keys_and_values_are_refused() -> None:
+    config = MambaConfig(vocab_size=32, hidden_size=16, num_hidden_layers=1, state_size=4)
+    with pytest.raises(CheckpointError, match="MambaForCausalLM"):
+        StepLoop(MambaForCausalLM(config))
+
+
+def test_nan_in_unused_cache_does_not_reach_any_row(model) -> None:
+    """A long row leaves garbage in its slot; the short row that takes the slot must not see it."""
+    with StepLoop(model, max_rows=2) as loop:
+        expected = loop.wait(loop.submit(request(99, new=10))).ids
+        loop.wait(loop.submit(request(*range(20, 60), new=30)))
+        both = [loop.submit(request(99, new=10)), loop.submit(request(*range(20, 50), new=10))]
+        assert loop.wait(both[0]).ids == expected
