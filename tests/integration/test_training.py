@@ -38,7 +38,9 @@ def start(config, *flags: str, before: str = "") -> subprocess.Popen[str]:
     """`aligner train` in a process of its own; `before` runs in it first."""
     path = config.out.parent / f"{config.out.name}.yaml"
     path.write_text(config.to_yaml(), encoding="utf-8")
-    code = f"{before}\nimport sys\nfrom aligner.cli import main\nsys.exit(main(['train', {str(path)!r}, *sys.argv[1:]]))"
+    code = (
+        f"{before}\nimport sys\nfrom aligner.cli import main\nsys.exit(main(['train', {str(path)!r}, *sys.argv[1:]]))"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", code, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -238,7 +240,9 @@ def test_rows_that_do_not_fit_are_dropped_and_counted(tmp_path) -> None:
 
 
 def test_all_rows_too_long_names_the_length_to_set(tmp_path, data) -> None:
-    with pytest.raises(DataError, match=r"all \d+ training rows are longer than max_length \(16 tokens\).*needs (\d+)") as e:
+    with pytest.raises(
+        DataError, match=r"all \d+ training rows are longer than max_length \(16 tokens\).*needs (\d+)"
+    ) as e:
         run(tiny_config(data, tmp_path / "short", max_length=16))
     needed = int(str(e.value).split("needs ")[1].split(":")[0])
     shutil.rmtree(tmp_path / "short")
@@ -304,7 +308,9 @@ def test_lora_is_merged_into_a_plain_checkpoint(tmp_path, data, finished, target
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])
 def test_bf16_and_both_architectures(tmp_path, data, architecture) -> None:
-    scratch = Scratch(architecture=architecture, layers=1, hidden=32, heads=2, kv_heads=1, feed_forward=48, vocabulary=300)
+    scratch = Scratch(
+        architecture=architecture, layers=1, hidden=32, heads=2, kv_heads=1, feed_forward=48, vocabulary=300
+    )
     config = tiny_config(data, tmp_path / "bf16", precision="bf16", scratch=scratch, samples=0)
     result = run(config).result()
     assert result["held_out"][-1]["loss"] < result["held_out"][-1]["loss_before"]
@@ -319,7 +325,9 @@ def test_two_processes_train_as_one(tmp_path, data) -> None:
     path.write_text(config.to_yaml(), encoding="utf-8")
     launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1",
               "--mixed_precision=no", "--dynamo_backend=no", "-m", "aligner.cli", "train", str(path)]  # fmt: skip
-    done = subprocess.run([sys.executable, *launch], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [sys.executable, *launch], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert [step for stage, step, _ in losses(config.out) if stage == "residual"] == [1, 2, 3, 4, 5, 6]
     with Aligner.from_pretrained(config.out) as aligner:

@@ -99,7 +99,9 @@ def test_rows_stop_at_different_times_and_others_take_their_place(kind: str) -> 
     model = tiny_model(kind, VOCABULARY, seed=3)
     prompts = random_prompts(5, 40, 30)
     theirs = reference(model, prompts, 30, pad_left=0)
-    assert len({len(row) for row in theirs}) > 3, "the rows should end at different steps for this test to mean something"
+    assert len({len(row) for row in theirs}) > 3, (
+        "the rows should end at different steps for this test to mean something"
+    )
     ours = decode(model, prompts, 30, max_rows=5, prefill_tokens=64, joins=[i // 3 for i in range(40)])
     assert differing(model, prompts, ours, theirs)[1] == []
 

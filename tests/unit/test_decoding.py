@@ -31,7 +31,9 @@ def test_tokens_are_announced_one_by_one_as_they_are_written(model) -> None:
         while not ticket.future.done():
             loop.turn()
             counts.append(len(seen))
-    assert counts == [2, 3, 4, 5, 6, 7, 8], "the first turn reads the prompt and takes a step; every other one takes a step"
+    assert counts == [2, 3, 4, 5, 6, 7, 8], (
+        "the first turn reads the prompt and takes a step; every other one takes a step"
+    )
     assert tuple(seen) == ticket.future.result().ids
 
 
@@ -40,9 +42,7 @@ def test_stop_id_ends_a_row_and_is_left_out(model) -> None:
         free = loop.wait(loop.submit(request(new=12)))
         stop = free.ids[5]
         first = free.ids.index(stop)
-        stopped = loop.wait(
-            loop.submit(Request(prompt=(20, 21, 22), max_new_tokens=12, stop_ids=frozenset({stop})))
-        )
+        stopped = loop.wait(loop.submit(Request(prompt=(20, 21, 22), max_new_tokens=12, stop_ids=frozenset({stop}))))
     assert free.finish_reason == "length"
     assert stopped.finish_reason == "stop"
     assert stopped.ids == free.ids[:first]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -86,17 +87,16 @@ def run(config: CorrectConfig, existing: Existing = "refuse") -> CorrectSummary:
     config.output.parent.mkdir(parents=True, exist_ok=True)
     counts: Counter[str] = Counter()
     kept: Counter[str] = Counter()
-    with JsonlWriter(config.output) as writer:
+    with _aligner(config) as aligner, JsonlWriter(config.output) as writer:
         skipped = writer.rows
         _check_belongs(config, skipped, rows)
-        if skipped < rows:
-            for row, correction in _corrections(config, skipped):
-                writer.write(_output_row(row.value, correction))
-                counts["rows"] += 1
-                counts["changed"] += not correction.is_copy
-                counts["copies"] += correction.is_copy and correction.kept_because is None
-                if correction.kept_because is not None:
-                    kept[correction.kept_because] += 1
+        for row, correction in _corrections(config.input, aligner, skipped):
+            writer.write(_output_row(row.value, correction))
+            counts["rows"] += 1
+            counts["changed"] += not correction.is_copy
+            counts["copies"] += correction.is_copy and correction.kept_because is None
+            if correction.kept_because is not None:
+                kept[correction.kept_because] += 1
     return CorrectSummary(
         output=config.output,
         rows=counts["rows"],
@@ -107,7 +107,7 @@ def run(config: CorrectConfig, existing: Existing = "refuse") -> CorrectSummary:
     )
 
 
-def _corrections(config: CorrectConfig, skip: int) -> Iterator[tuple[Row, Correction]]:
+def _aligner(config: CorrectConfig) -> Aligner:
     sampling = Sampling(
         temperature=config.temperature,
         top_k=config.top_k,
@@ -115,24 +115,26 @@ def _corrections(config: CorrectConfig, skip: int) -> Iterator[tuple[Row, Correc
         max_new_tokens=config.max_new_tokens,
         seed=config.seed,
     )
-    with Aligner.from_pretrained(
+    return Aligner.from_pretrained(
         config.aligner,
         prompt=config.prompt,
         device=config.device,
         dtype=config.dtype,
         sampling=sampling,
         max_rows=config.max_rows,
-    ) as aligner:
-        waiting: list[Row] = []
+    )
 
-        def pairs() -> Iterator[tuple[Chat, str]]:
-            for i, row in enumerate(read_rows(config.input)):
-                if i >= skip:
-                    waiting.append(row)
-                    yield _pair(config.input, row)
 
-        for correction in aligner.correct_batch(pairs()):
-            yield waiting.pop(0), correction
+def _corrections(path: Path, aligner: Aligner, skip: int) -> Iterator[tuple[Row, Correction]]:
+    waiting: deque[Row] = deque()
+
+    def pairs() -> Iterator[tuple[Chat, str]]:
+        for row in islice(read_rows(path), skip, None):
+            waiting.append(row)
+            yield _pair(path, row)
+
+    for correction in aligner.correct_batch(pairs()):
+        yield waiting.popleft(), correction
 
 
 def _pair(path: Path, row: Row) -> tuple[Chat, str]:
