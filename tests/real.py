@@ -1,4 +1,4 @@
-"""Real data and models for tests: read where they lie, never copied; tests that need them skip where they are absent."""
+"""Real data and models for tests: read where they lie, never copied; where they are absent, tests skip."""
 
 from __future__ import annotations
 

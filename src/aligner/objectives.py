@@ -14,8 +14,11 @@ from torch import Tensor
 def token_log_probs(
     logits: Float[Tensor, "batch seq vocab"], ids: Int[Tensor, "batch seq"]
 ) -> Float[Tensor, "batch seq-1"]:
-    """log p(token t + 1 | tokens up to t), in nats, for every position but the last."""
-    scores = logits[:, :-1].float()
+    """log p(token t + 1 | tokens up to t), in nats, for every position but the last.
+
+    Half precision is computed in fp32; double stays double.
+    """
+    scores = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))
     chosen = scores.gather(-1, ids[:, 1:, None]).squeeze(-1)
     return chosen - scores.logsumexp(dim=-1)
 
@@ -29,7 +32,8 @@ def completion_log_probs(
 
     `completion_mask` is True on the completion's tokens, its end token included.
     """
-    return (token_log_probs(logits, ids) * completion_mask[:, 1:]).sum(dim=-1)
+    # Not a product with the mask: a prompt token of probability 0 would make −∞ · 0, which is no number.
+    return torch.where(completion_mask[:, 1:].bool(), token_log_probs(logits, ids), 0.0).sum(dim=-1)
 
 
 def sft_loss(
@@ -44,7 +48,7 @@ def sft_loss(
     Raises:
         ValueError: no token is marked, so that there is nothing to take a mean of.
     """
-    count = mask[:, 1:].sum()
+    count = mask[:, 1:].bool().sum()
     if count == 0:
         raise ValueError("no token is marked for the loss; every row's completion is empty or masked out")
     return -completion_log_probs(logits, ids, mask).sum() / count

@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from aligner.config import nearest
 from aligner.errors import CheckpointError, PromptError
@@ -101,12 +101,17 @@ class PromptFormat:
         """Read back what `to_json` wrote.
 
         Raises:
-            CheckpointError: a field is missing or is not text.
+            CheckpointError: a field is missing or is not text, or this version knows no such format.
         """
         fields = ("name", "before", "between", "after", "end")
         for name in fields:
             if not isinstance(values.get(name), str):
                 raise CheckpointError(f"{where}: the prompt's '{name}' is missing or no text; save the corrector again")
+        if values["name"] not in get_args(PresetName):
+            raise CheckpointError(
+                f"{where}: this version knows no prompt format '{values['name']}'; "
+                f"{nearest(values['name'], list(get_args(PresetName)))}"
+            )
         return cls(**{name: values[name] for name in fields})
 
     def encode(self, codec: TextCodec, chat: Chat, answer: str, max_tokens: int | None = None) -> EncodedPrompt:
@@ -132,8 +137,19 @@ class PromptFormat:
         return EncodedPrompt(ids=ids, dropped_turns=dropped, flags=flags)
 
     def encode_correction(self, codec: TextCodec, correction: str) -> tuple[int, ...]:
-        """Token ids of the completion, the end token last: what training takes its loss on."""
-        return (*codec.encode(correction), self.end_id(codec))
+        """Token ids of the completion, the end token last: what training takes its loss on.
+
+        Raises:
+            PromptError: the text cannot be encoded without a special token's id, or there is no end token.
+        """
+        end = self.end_id(codec)
+        if self.name != "chat":
+            # Encoded whole, as the prompt is: after "ASSISTANT:" a SentencePiece vocabulary has "Hello", not "▁Hello".
+            head = codec.encode(self.after)
+            joined = codec.encode(self.after + correction)
+            if joined[: len(head)] == head:
+                return (*joined[len(head) :], end)
+        return (*codec.encode(correction), end)
 
     def end_id(self, codec: TextCodec) -> int:
         """Id of the token that ends a correction.
@@ -196,7 +212,12 @@ def _chat_parts(tokenizer: Any, instruction: str, request: str) -> dict[str, str
     answered = [Message(role="assistant", content=_ANSWER), Message(role="user", content=request)]
     for layout in ([*system, asked, *answered], [merged, *answered]):
         text = _render(tokenizer, layout, add_generation_prompt=True)
-        if text is not None and instruction in text and text.count(_QUESTION) == text.count(_ANSWER) == 1:
+        # Templates trim what they are given, or leave a role out without a word.
+        if (
+            text is not None
+            and all(t.strip() in text for t in (instruction, request))
+            and (text.count(_QUESTION) == text.count(_ANSWER) == 1)
+        ):
             break
     else:
         raise PromptError(
@@ -215,17 +236,16 @@ def _render(tokenizer: Any, turns: Sequence[Message], add_generation_prompt: boo
     chat = [{"role": m.role, "content": m.content} for m in turns]
     try:
         return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=add_generation_prompt))
-    except (TemplateError, ValueError, TypeError, KeyError):
+    except (TemplateError, ValueError, TypeError, LookupError, AttributeError):
         return None  # templates refuse roles by raising whatever they like
 
 
 def _end_token(tokenizer: Any, conversation: str) -> str:
-    """The special token that follows the assistant's last turn; the tokenizer's end token where none does."""
+    """The first special token after the assistant's last turn; the tokenizer's end token where none follows."""
     tail = conversation.rsplit(_REPLY, maxsplit=1)[-1] if _REPLY in conversation else ""
     codec = TextCodec(tokenizer)
-    ids = codec.encode_fixed(tail)
-    if ids and ids[0] in codec.reserved:
-        return str(tokenizer.convert_ids_to_tokens(ids[0]))
+    if ends := [i for i in codec.encode_fixed(tail) if i in codec.reserved]:
+        return str(tokenizer.convert_ids_to_tokens(ends[0]))
     if tokenizer.eos_token is None:
         raise PromptError("neither the chat template nor the tokenizer has a token that ends an answer; set eos_token")
     return str(tokenizer.eos_token)

@@ -7,8 +7,13 @@ import re
 import threading
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from aligner.errors import PromptError
+
+# Encoding with or without special tokens switches the backend in place, which two threads must not do at once, through
+# whichever codecs they share a tokenizer.
+_LOCKS: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
 
 
 class TextCodec:
@@ -22,20 +27,22 @@ class TextCodec:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        # Switching special-token splitting changes the backend in place, which two threads must not do at once.
-        self._lock = threading.Lock()
-        # Added tokens that are plain white space (GPT-NeoX has runs of blanks) are ordinary text.
-        names = {t.content: i for i, t in tokenizer.added_tokens_decoder.items() if t.special or t.content.strip()}
+        self._lock = _LOCKS.setdefault(tokenizer, threading.Lock())
+        names = {t.content: i for i, t in tokenizer.added_tokens_decoder.items() if t.special or _is_markup(t.content)}
         names |= dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
         self.reserved = frozenset(names.values())
         longest_first = sorted((n for n in names if len(n) > 1), key=len, reverse=True)
         pattern = "|".join(map(re.escape, longest_first)) or r"(?!)"
         # A look-ahead, so that occurrences that overlap are all found.
         self._tokens = re.compile(f"(?=(?:{pattern}))", re.IGNORECASE)
+        self._unknown = tokenizer.unk_token_id
         self._fixed: dict[str, tuple[int, ...]] = {}
+        self._first: tuple[int, ...] | None = None
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Ids of a user's text, none of them reserved. Lone surrogates, which are no text, become question marks.
+        """Ids of a user's text, none of them reserved.
+
+        Lone surrogates, which are no text, and characters that the tokenizer does not know become question marks.
 
         Raises:
             PromptError: a single character is a special token, so that no way of cutting helps.
@@ -49,20 +56,8 @@ class TextCodec:
             return tuple(ids)
         # A cut after the first character of every occurrence leaves no token's text whole in any piece.
         edges = sorted({0, len(text), *(match.start() + 1 for match in self._tokens.finditer(text))})
-        out: list[int] = []
-        for start, stop in itertools.pairwise(edges):
-            piece = self._plain(text[start:stop])
-            if not self.reserved.isdisjoint(piece):
-                # A normaliser made the token out of other characters, such as full-width ones.
-                piece = [i for character in text[start:stop] for i in self._plain(character)]
-            if bad := self.reserved.intersection(piece):
-                token = self.tokenizer.convert_ids_to_tokens(min(bad))
-                raise PromptError(
-                    f"the text holds {token!r}, a special token of this tokenizer that cannot be written as ordinary "
-                    "text; remove it from the text"
-                )
-            out.extend(piece)
-        return tuple(out)
+        pieces = (text[start:stop] for start, stop in itertools.pairwise(edges))
+        return tuple(i for piece in pieces for i in self._without_reserved(piece))
 
     def encode_fixed(self, text: str) -> tuple[int, ...]:
         """Ids of a format's own text, where special tokens are meant."""
@@ -86,21 +81,54 @@ class TextCodec:
     @property
     def first_ids(self) -> tuple[int, ...]:
         """What the tokenizer itself puts before a text: its begin token, or nothing."""
-        begin = self.tokenizer.bos_token_id
-        if begin is None or self.tokenizer("a", verbose=False)["input_ids"][:1] != [begin]:
-            return ()
-        return (int(begin),)
+        if self._first is None:
+            with self._lock:
+                whole = self.tokenizer("a", split_special_tokens=False, verbose=False)["input_ids"]
+            plain = self._plain("a")
+            starts = (i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
+            self._first = tuple(whole[: next(starts, 0)])
+        return self._first
 
     def _plain(self, text: str) -> list[int]:
         with self._lock:
             ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
         return list(ids["input_ids"])
 
+    def _without_reserved(self, text: str) -> list[int]:
+        """Ids of a text that spells no token, though a normaliser may make one out of it: then it is halved."""
+        ids = self._plain(text)
+        if self._unknown in ids:
+            # Not only in the whole text: a character may be unknown that stands in a piece which was cut.
+            unknown = {c for c in set(text) if self._unknown in self._plain(c)}
+            text = "".join("?" if c in unknown else c for c in text)
+            ids = self._plain(text)
+        bad = self.reserved.intersection(ids)
+        if not bad:
+            return ids
+        if len(text) == 1:
+            token = self.tokenizer.convert_ids_to_tokens(min(bad))
+            raise PromptError(
+                f"the text holds {text!r}, which this tokenizer can only write as its special token {token!r}; "
+                "remove it from the text"
+            )
+        middle = len(text) // 2
+        return self._without_reserved(text[:middle]) + self._without_reserved(text[middle:])
+
+
+def _is_markup(token: str) -> bool:
+    """Whether an added token that is not marked special is more than ordinary text.
+
+    Runs of blanks (GPT-NeoX; Gemma writes them with "▁") and single letters (DeepSeek has "ö") are ordinary text.
+    """
+    return len(token) > 1 and bool(token.replace("▁", " ").strip())
+
 
 class IncrementalText:
     """Turns ids that arrive one by one into pieces of text that join to `decode` of all of them.
 
-    A piece is held back while it ends inside a character. Only a short window is decoded again at each step.
+    A piece is held back while it ends inside a character. Only a short window is decoded again at each step. Text that
+    was cut off inside a character ends in replacement characters, of which vocabularies with byte fallback may give
+    fewer here than in `decode`: there, one unfinished character spoils the finished ones right before it.
     """
 
     def __init__(self, codec: TextCodec) -> None:

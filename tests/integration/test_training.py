@@ -153,7 +153,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_130(tmp_path, data, finished) 
     process = start(config)
     wait_for_step(process, config.out, "residual", 3)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
+    _, err = process.communicate()
     assert process.returncode == 130, err
     last = err.strip().splitlines()[-1]
     assert last.startswith("aligner: stopped at step")
@@ -319,14 +319,18 @@ def test_bf16_and_both_architectures(tmp_path, data, architecture) -> None:
 
 
 def test_two_processes_train_as_one(tmp_path, data) -> None:
-    """Data-parallel on two CPU processes under accelerate: one run directory, written once, and a corrector that loads."""
+    """Data-parallel on two CPU processes under accelerate: one run directory, written once, one corrector."""
     config = tiny_config(data, tmp_path / "two", residual=Schedule(steps=6, batch_size=4, accumulation=1))
     path = tmp_path / "two.yaml"
     path.write_text(config.to_yaml(), encoding="utf-8")
     launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1",
               "--mixed_precision=no", "--dynamo_backend=no", "-m", "aligner.cli", "train", str(path)]  # fmt: skip
     done = subprocess.run(
-        [sys.executable, *launch], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        [sys.executable, *launch],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert [step for stage, step, _ in losses(config.out) if stage == "residual"] == [1, 2, 3, 4, 5, 6]

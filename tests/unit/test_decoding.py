@@ -115,7 +115,7 @@ def test_a_failed_step_fails_its_rows_and_the_loop_goes_on(model, monkeypatch, e
         tickets = [loop.submit(request(20 + i)) for i in range(2)]
         loop.turn()
         forward = loop._forward
-        monkeypatch.setattr(loop, "_forward", lambda *_: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(loop, "_forward", lambda *_, **__: (_ for _ in ()).throw(error))
         loop.turn()
         monkeypatch.setattr(loop, "_forward", forward)
         expected = GenerationError if "boom" in str(error) else OutOfMemoryError
@@ -130,10 +130,10 @@ def test_prefill_that_runs_out_of_memory_is_tried_row_by_row(model, monkeypatch)
         expected = [loop.wait(loop.submit(request(20 + i))).ids for i in range(3)]
         forward = loop._forward
 
-        def small(tokens, starts, last):
+        def small(tokens, starts, *, last):
             if starts[0] == 0 and len(starts) > 1:
                 raise torch.OutOfMemoryError("alloc")
-            return forward(tokens, starts, last)
+            return forward(tokens, starts, last=last)
 
         monkeypatch.setattr(loop, "_forward", small)
         tickets = [loop.submit(request(20 + i)) for i in range(3)]

@@ -12,7 +12,7 @@ from typing import Any, Self
 from aligner.correct import guards
 from aligner.correct.card import FILE_NAME, AlignerCard
 from aligner.correct.decoding import Decoded, Request, StepLoop, Ticket
-from aligner.errors import AlignerError, CheckpointError
+from aligner.errors import AlignerError, CheckpointError, PromptError
 from aligner.generate.hf import Dtype, context_length, load_causal_lm
 from aligner.prompts import EncodedPrompt, PromptFormat, question_text
 from aligner.tokens import IncrementalText, TextCodec
@@ -28,7 +28,8 @@ class _Job:
     chat: Chat
     answer: str
     prompt: EncodedPrompt
-    request: Request | None  # None: it does not fit
+    request: Request | None  # None: it does not fit, or cannot be encoded
+    error: str | None = None
 
 
 class Aligner:
@@ -106,7 +107,6 @@ class Aligner:
 
         Raises:
             DataError: the question is no chat.
-            PromptError: a text cannot be encoded.
         """
         return next(self.correct_batch([(question, answer)], sampling))
 
@@ -117,7 +117,6 @@ class Aligner:
 
         Raises:
             DataError: a question is no chat.
-            PromptError: a text cannot be encoded.
         """
         window: deque[tuple[_Job, Ticket | None]] = deque()
         try:
@@ -154,8 +153,9 @@ class Aligner:
         """
         job = self._job(question, answer, sampling)
         if job.request is None:
-            yield Delta(text=answer)
-            yield Delta(text="", finish_reason="error", usage=Usage(), kept_because="too_long")
+            kept = self._await(job, None)
+            yield Delta(text=kept.text)
+            yield Delta(text="", finish_reason="error", usage=Usage(), kept_because=kept.kept_because)
             return
         running = asyncio.get_running_loop()
         tokens: asyncio.Queue[int | None] = asyncio.Queue()
@@ -191,10 +191,14 @@ class Aligner:
     def _job(self, question: Question, answer: str, sampling: Sampling | None) -> _Job:
         chat = as_chat(question)
         sampling = sampling or self.sampling
+        try:
+            return self._encoded(chat, answer, sampling)
+        except PromptError as e:  # one text that cannot be encoded must not cost the others of its batch
+            return _Job(chat=chat, answer=answer, prompt=EncodedPrompt(ids=()), request=None, error=str(e))
+
+    def _encoded(self, chat: Chat, answer: str, sampling: Sampling) -> _Job:
         likely = len(self.codec.encode(answer))
-        prompt = self.card.prompt.encode(
-            self.codec, chat, answer, max_tokens=max(self.context - likely - 1, 1)
-        )
+        prompt = self.card.prompt.encode(self.codec, chat, answer, max_tokens=max(self.context - likely - 1, 1))
         room = self.context - len(prompt.ids)
         request = None
         if room > 0:  # a correction may be shorter than the answer; one that is not is caught as cut
@@ -206,6 +210,8 @@ class Aligner:
         return _Job(chat=chat, answer=answer, prompt=prompt, request=request)
 
     def _await(self, job: _Job, ticket: Ticket | None) -> Correction:
+        if job.error is not None:
+            return self._kept(job, Completion(text="", finish_reason="error", error=job.error), "error")
         if ticket is None:
             error = f"question and answer have {len(job.prompt.ids)} tokens; this corrector takes {self.context}"
             return self._kept(job, Completion(text="", finish_reason="error", error=error), "too_long")

@@ -218,7 +218,7 @@ class StepLoop:
         try:
             advance(rows)
             return
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as e:
+        except Exception as e:
             memory = isinstance(e, torch.OutOfMemoryError | MemoryError) or "alloc" in str(e)
             error: Exception = GenerationError(f"the corrector failed: {e}")
             if memory:

@@ -1,10 +1,11 @@
-"""The sync door to anything async: one call that works in a script and inside a notebook's running loop."""
+"""Doors to async generators: a sync one, for scripts and notebooks, and one that closes behind itself."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from aligner.types import Chat, Completion, Generator, Sampling
@@ -33,6 +34,16 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+@asynccontextmanager
+async def closing(iterator: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """Iterate, and on leaving early tell the maker at once, so that it can cancel what is under way."""
+    try:
+        yield iterator
+    finally:
+        if isinstance(iterator, AsyncGenerator):
+            await iterator.aclose()
 
 
 def collect(generator: Generator, chats: Sequence[Chat], sampling: Sampling | None = None) -> list[Completion]:

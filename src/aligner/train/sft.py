@@ -18,7 +18,7 @@ import torch
 from aligner.errors import OutOfMemoryError, StorageError
 from aligner.rows import storage_errors, write_atomic
 from aligner.train.config import Lora, Schedule
-from aligner.train.order import LengthBuckets
+from aligner.train.trainer import trainer_class
 
 _WHOLE = "whole.json"
 # What torch and safetensors say when a write fails; neither raises OSError for it.
@@ -80,13 +80,7 @@ def train_stage(
     Raises:
         OutOfMemoryError, StorageError: with the last whole checkpoint and how to go on.
     """
-    from trl import SFTConfig, SFTTrainer
-
-    class Trainer(SFTTrainer):
-        """SFTTrainer with our order of rows, for which it has no hook."""
-
-        def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
-            return LengthBuckets(rows["length"], schedule.batch_size, resources.seed)
+    from trl import SFTConfig
 
     model.config.use_cache = False
     arguments = SFTConfig(
@@ -122,7 +116,7 @@ def train_stage(
         seed=resources.seed,
         data_seed=resources.seed,
     )
-    trainer = Trainer(
+    trainer = trainer_class()(
         model=model,
         args=arguments,
         train_dataset=rows,

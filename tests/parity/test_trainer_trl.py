@@ -1,0 +1,72 @@
+"""Our trainer's loss on a CPU against TRL's own, and a step's gradients with it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from aligner.train.config import Scratch
+from aligner.train.scratch import build_model, train_tokenizer
+from aligner.train.trainer import trainer_class
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(iter(["the cat sat on the mat."] * 5), 300)
+
+
+def rows(count: int = 12) -> Dataset:
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for i in range(count):
+        length = 6 + 3 * i % 17
+        ids = torch.randint(5, 290, (length,), generator=generator).tolist()
+        made.append({"input_ids": ids, "completion_mask": [0] * 4 + [1] * (length - 4), "length": length})
+    return Dataset.from_list(made)
+
+
+def trainer(cls, tokenizer, path, **changes):
+    model = build_model(Scratch(layers=2, hidden=32, heads=2), tokenizer, 64, seed=0)
+    arguments = SFTConfig(
+        output_dir=str(path), use_cpu=True, max_length=None, completion_only_loss=True, report_to="none",
+        save_strategy="no", activation_checkpointing=False, disable_tqdm=True, per_device_train_batch_size=4,
+        pad_to_multiple_of=None, bf16=False, **changes,
+    )  # fmt: skip
+    return cls(model=model, args=arguments, train_dataset=rows(), processing_class=tokenizer)
+
+
+@pytest.mark.parametrize("items", [None, 7, 40])
+def test_loss_and_gradients_equal_trls(tokenizer, tmp_path, items) -> None:
+    theirs = trainer(SFTTrainer, tokenizer, tmp_path / "a")
+    ours = trainer(trainer_class(), tokenizer, tmp_path / "b")
+    batch = theirs.data_collator([theirs.train_dataset[i] for i in range(6)])
+    count = None if items is None else torch.tensor(items)
+    expected = theirs.compute_loss(theirs.model, dict(batch), num_items_in_batch=count)
+    found = ours.compute_loss(ours.model, dict(batch), num_items_in_batch=count)
+    assert float(found) == pytest.approx(float(expected), abs=1e-6)
+    expected.backward()
+    found.backward()
+    for a, b in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_the_model_is_left_as_it_was_and_tokens_are_counted(tokenizer, tmp_path) -> None:
+    ours = trainer(trainer_class(), tokenizer, tmp_path / "b", max_steps=3, logging_steps=1)
+    batch = ours.data_collator([ours.train_dataset[i] for i in range(6)])
+    ours.compute_loss(ours.model, dict(batch))
+    assert ours.model(batch["input_ids"]).logits.shape[:2] == batch["input_ids"].shape
+    ours._total_train_tokens = 0
+    ours.train()
+    seen = [h["num_tokens"] for h in ours.state.log_history if "num_tokens" in h]
+    assert seen[-1] == sum(rows()["length"])
+
+
+def test_outputs_when_asked_for_come_from_trl(tokenizer, tmp_path) -> None:
+    ours = trainer(trainer_class(), tokenizer, tmp_path / "b")
+    batch = ours.data_collator([ours.train_dataset[i] for i in range(4)])
+    with pytest.warns(FutureWarning, match="return_outputs"):
+        loss, outputs = ours.compute_loss(ours.model, dict(batch), return_outputs=True)
+    assert outputs.logits.shape[:2] == batch["input_ids"].shape
+    assert float(loss) == pytest.approx(float(ours.compute_loss(ours.model, dict(batch))), abs=1e-6)

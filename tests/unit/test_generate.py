@@ -1,0 +1,153 @@
+"""Upstreams: Hugging Face models, scripted ones, and the sync door."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import torch
+
+from aligner import Completion, HFGenerator, Message, Sampling, ScriptedGenerator
+from aligner.errors import CheckpointError, GenerationError
+from aligner.generate.collect import collect, run_sync
+from aligner.generate.hf import context_length, load_causal_lm, load_tokenizer
+from aligner.train.config import Scratch
+from aligner.train.scratch import build_model, train_tokenizer
+
+
+def user(text: str) -> tuple[Message, ...]:
+    return (Message(role="user", content=text),)
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    tokenizer = train_tokenizer(iter(["the cat sat on the mat.", "a dog ran home."] * 5), 320)
+    model = build_model(Scratch(layers=2, hidden=32, heads=2, vocabulary=320), tokenizer, 96, seed=1).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data.mul_(8)
+    return HFGenerator(model, tokenizer, name="tiny", batch_size=4)
+
+
+CHATS = [user("the cat " * (1 + i % 4)) for i in range(11)]
+
+
+def test_hf_equals_generate_one_by_one(upstream) -> None:
+    found = collect(upstream, CHATS, Sampling(max_new_tokens=12))
+    for chat, completion in zip(CHATS, found, strict=True):
+        ids = upstream.tokenizer.apply_chat_template(
+            [{"role": "user", "content": chat[0].content}], add_generation_prompt=True, return_tensors="pt"
+        )["input_ids"]
+        out = upstream.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
+        text = upstream.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+        assert completion.text == text
+        assert completion.usage.prompt_tokens == ids.shape[1]
+        assert (completion.finish_reason == "length") == (completion.usage.completion_tokens == 12)
+
+
+def test_hf_sampling_is_seeded_and_leaves_the_global_generator_alone(upstream) -> None:
+    state = torch.random.get_rng_state()
+    hot = [collect(upstream, CHATS, Sampling(temperature=1.5, max_new_tokens=8, seed=s)) for s in (1, 1, 2)]
+    assert hot[0] == hot[1] != hot[2]
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_hf_prompt_too_long_is_a_failed_item(upstream) -> None:
+    found = collect(upstream, [user("cat " * 200), user("cat")], Sampling(max_new_tokens=4))
+    assert found[0].finish_reason == "error"
+    assert "takes 96" in found[0].error
+    assert found[1].finish_reason in ("stop", "length")
+
+
+def test_hf_out_of_memory_halves_the_batch(upstream, monkeypatch) -> None:
+    expected = collect(upstream, CHATS, Sampling(max_new_tokens=4))
+    real = upstream._run
+    sizes = []
+
+    def small(prompts, sampling):
+        sizes.append(len(prompts))
+        if len(prompts) > 2:
+            raise torch.OutOfMemoryError("alloc")
+        return real(prompts, sampling)
+
+    monkeypatch.setattr(upstream, "_run", small)
+    assert collect(upstream, CHATS, Sampling(max_new_tokens=4)) == expected
+    assert max(sizes) == 4
+    monkeypatch.setattr(upstream, "_run", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("alloc")))
+    with pytest.raises(GenerationError, match="not enough memory for one prompt"):
+        collect(upstream, CHATS[:1])
+    monkeypatch.setattr(upstream, "_run", lambda *_: (_ for _ in ()).throw(RuntimeError("bad kernel")))
+    with pytest.raises(GenerationError, match="bad kernel"):
+        collect(upstream, CHATS[:1])
+
+
+def test_hf_without_a_chat_template_reads_role_lines(upstream, monkeypatch) -> None:
+    monkeypatch.setattr(upstream.tokenizer, "chat_template", None)
+    chat = (Message(role="system", content="be kind"), Message(role="user", content="cat"))
+    assert upstream.tokenizer.decode(upstream._prompt_ids(chat)) == "System: be kind\nUser: cat"
+
+
+def test_load_and_errors(upstream, tmp_path) -> None:
+    upstream.model.save_pretrained(tmp_path / "m")
+    upstream.tokenizer.save_pretrained(tmp_path / "m")
+    again = HFGenerator.from_pretrained(tmp_path / "m", device="cpu", dtype="float32", batch_size=3)
+    assert again.name == "m"
+    assert collect(again, CHATS, Sampling(max_new_tokens=4)) == collect(upstream, CHATS, Sampling(max_new_tokens=4))
+    assert context_length(again.model) == 96
+    assert load_causal_lm(str(tmp_path / "m"), dtype="bfloat16")[0].dtype == torch.bfloat16
+    with pytest.raises(CheckpointError, match="no config\\.json"):
+        load_tokenizer(tmp_path)
+    with pytest.raises(CheckpointError, match="no such directory"):
+        load_tokenizer("./nowhere")
+    with pytest.raises(CheckpointError, match="a file"):
+        load_tokenizer(tmp_path / "m" / "config.json")
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="the model cannot be loaded"):
+        load_causal_lm(tmp_path / "m")
+
+
+def test_scripted_mapping_function_and_failures() -> None:
+    mapped = ScriptedGenerator({"hi": "hello there friend"}, name="clerk")
+    assert collect(mapped, [user("hi")])[0].text == "hello there friend"
+    assert collect(mapped, [user("hi")], Sampling(max_new_tokens=2))[0] == Completion(
+        text="hello there", finish_reason="length", usage=collect(mapped, [user("hi")])[0].usage
+    )
+    missing = collect(mapped, [user("what")])[0]
+    assert (missing.finish_reason, missing.text) == ("error", "")
+    assert "'what'" in missing.error
+    raising = ScriptedGenerator(lambda chat: 1 / 0)
+    assert "division" in collect(raising, [user("x")])[0].error
+    ready = Completion(text="as is", finish_reason="length")
+    assert collect(ScriptedGenerator(lambda chat: ready), [user("x")]) == [ready]
+
+
+def test_scripted_stream_joins_to_the_answer() -> None:
+    answer = "two  words \n and a tail  "
+
+    async def streamed():
+        return [d async for d in ScriptedGenerator({"q": answer}, delay=0.001).stream(user("q"), Sampling())]
+
+    deltas = asyncio.run(streamed())
+    assert "".join(d.text for d in deltas) == answer
+    assert len(deltas) > 4
+    assert deltas[-1].finish_reason == "stop"
+
+
+def test_the_sync_door_works_inside_a_running_loop() -> None:
+    generator = ScriptedGenerator({"q": "a"}, delay=0.001)
+
+    async def notebook() -> str:
+        return collect(generator, [user("q")])[0].text
+
+    assert asyncio.run(notebook()) == "a"
+
+    async def failing() -> None:
+        raise ValueError("inside")
+
+    async def notebook_failing() -> None:
+        run_sync(failing())
+
+    with pytest.raises(ValueError, match="inside"):
+        asyncio.run(notebook_failing())
+    with pytest.raises(ValueError, match="inside"):
+        run_sync(failing())
