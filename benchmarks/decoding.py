@@ -18,7 +18,8 @@ import torch
 from common import finish, interleaved, row
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from aligner.correct.decoding import Request, StepLoop
+from aligner.correct.decoding import StepLoop
+from aligner.correct.ticket import Request
 
 VOCABULARY = 4096
 TIE = 1e-5

@@ -132,13 +132,12 @@ def _data_check(arguments: list[str]) -> int:
 
 
 def _report(arguments: list[str]) -> int:
-    from aligner.report.render import render_run
     from aligner.report.run import ReportConfig, run
 
     if _helped(ReportConfig, "report DIR", arguments):
         return 0
     run_dir = run(_configured(ReportConfig, arguments, "aligner report", positional="run"))
-    _print(f"report: {render_run(run_dir)}")
+    _print(f"report: {run_dir.path / 'report.html'}")
     return 0
 
 

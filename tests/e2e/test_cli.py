@@ -314,6 +314,26 @@ def test_a_hub_id_that_cannot_be_reached_says_so(tmp_path, answers) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_a_hub_id_is_loaded_from_the_hubs_cache(tmp_path, trained, answers) -> None:
+    """The Hub's own code finds weights, tokenizer and aligner.json of an id, here in a cache made by hand, offline."""
+    repository = tmp_path / "hub" / "models--somebody--corrector"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    for file in (trained / "model").iterdir():
+        (snapshot / file.name).write_bytes(file.read_bytes())
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub")}
+    outputs = []
+    for name in ("somebody/corrector", str(trained)):
+        outputs.append(tmp_path / f"{len(outputs)}.jsonl")
+        subprocess.run(
+            [sys.executable, "-m", "aligner.cli", "correct", "--aligner", name, "--input", str(answers),
+             "--output", str(outputs[-1])], check=True, env=environment,
+        )  # fmt: skip
+    assert outputs[0].read_text() == outputs[1].read_text()
+
+
 def test_an_existing_run_directory_is_refused(capsys, tmp_path) -> None:
     data = write_rows(tmp_path / "d.jsonl", toy_rows(20))
     out = tmp_path / "taken"

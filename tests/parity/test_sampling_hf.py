@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from aligner.correct.decoding import Request, StepLoop
+from aligner.correct.decoding import StepLoop
 from aligner.correct.sampling import draw, probabilities, row_generator
+from aligner.correct.ticket import Request
 from aligner.types import Sampling
 from tests.models import tiny_model
 

@@ -63,6 +63,21 @@ def test_the_model_is_left_as_it_was_and_tokens_are_counted(tokenizer, tmp_path)
     assert seen[-1] == sum(rows()["length"])
 
 
+def test_the_mask_comes_from_lengths_not_from_the_pad_id(tokenizer, tmp_path) -> None:
+    """Rows that hold the pad id, even as the label that ends them, lose nothing to padding."""
+    ours = trainer(trainer_class(), tokenizer, tmp_path / "b")
+    pad = tokenizer.pad_token_id
+    rows = [
+        {"input_ids": [9, pad, 8, pad], "labels": [-100, -100, 8, pad]},
+        {"input_ids": [9, 7], "labels": [-100, 7]},
+    ]
+    batch = ours.data_collator(rows)
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    together = ours.compute_loss(ours.model, dict(batch))
+    alone = [float(ours.compute_loss(ours.model, dict(ours.data_collator([row])))) for row in rows]
+    assert float(together) == pytest.approx((2 * alone[0] + alone[1]) / 3, abs=1e-6)
+
+
 def test_outputs_when_asked_for_come_from_trl(tokenizer, tmp_path) -> None:
     ours = trainer(trainer_class(), tokenizer, tmp_path / "b")
     batch = ours.data_collator([ours.train_dataset[i] for i in range(4)])

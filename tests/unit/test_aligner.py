@@ -43,7 +43,7 @@ def aligner(parts):
 
 def wrote(aligner: Aligner, monkeypatch, text: str, finish: str = "stop") -> None:
     """Make the corrector write a given text, so that what happens afterwards can be seen."""
-    from aligner.correct.decoding import Decoded
+    from aligner.correct.ticket import Decoded
 
     decoded = Decoded(ids=aligner.codec.encode(text), finish_reason=finish)
     monkeypatch.setattr(aligner._loop, "wait", lambda _ticket: decoded)

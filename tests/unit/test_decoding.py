@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import MambaConfig, MambaForCausalLM
 
-from aligner.correct.decoding import Request, StepLoop
+from aligner.correct.decoding import StepLoop
+from aligner.correct.ticket import Request
 from aligner.errors import CheckpointError, ConfigError, GenerationError, OutOfMemoryError
 from tests.models import tiny_model
 

@@ -11,7 +11,8 @@ from typing import Any, Self
 
 from aligner.correct import guards
 from aligner.correct.card import FILE_NAME, AlignerCard
-from aligner.correct.decoding import Decoded, Request, StepLoop, Ticket
+from aligner.correct.decoding import StepLoop
+from aligner.correct.ticket import Decoded, Request, Ticket
 from aligner.errors import AlignerError, CheckpointError, PromptError
 from aligner.generate.hf import Dtype, context_length, load_causal_lm
 from aligner.prompts import EncodedPrompt, PromptFormat, question_text

@@ -9,9 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -19,66 +17,10 @@ from torch import Tensor, nn
 
 from aligner.correct.cache import SlabCache, Window
 from aligner.correct.sampling import draw, row_generator
+from aligner.correct.ticket import Decoded, Request, Row, Ticket
 from aligner.errors import CheckpointError, ConfigError, GenerationError, OutOfMemoryError
-from aligner.types import Sampling
 
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What to decode: prompt ids, how to sample, where to stop."""
-
-    prompt: tuple[int, ...]
-    max_new_tokens: int
-    stop_ids: frozenset[int]
-    sampling: Sampling = field(default_factory=Sampling)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decoded:
-    """Generated ids, the stop id left out."""
-
-    ids: tuple[int, ...]
-    finish_reason: Literal["stop", "length", "cancelled"]
-
-
-class Ticket:
-    """A claim on one row. `future` yields its Decoded; `cancel` makes the row leave before the next step."""
-
-    def __init__(self, request: Request, on_token: Callable[[int], None] | None) -> None:
-        self.request = request
-        self.future: Future[Decoded] = Future()
-        self.cancelled = False
-        self.on_token = on_token
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Row:
-    ticket: Ticket
-    length: int  # tokens in the cache
-    token: int = -1  # the newest token, not yet in the cache
-    out: list[int] = field(default_factory=list)
-    generator: torch.Generator | None = None
-    finish: Literal["stop", "length", "cancelled"] | None = None
-
-    def accept(self, token: int) -> None:
-        request = self.ticket.request
-        self.token = token
-        if token in request.stop_ids:
-            self.finish = "stop"
-            return
-        self.out.append(token)
-        if self.ticket.on_token is not None:
-            try:
-                self.ticket.on_token(token)
-            except Exception:  # a listener that is gone must not take the other rows with it
-                self.ticket.cancel()
-        if len(self.out) >= request.max_new_tokens:
-            self.finish = "length"
 
 
 class StepLoop:
@@ -121,7 +63,7 @@ class StepLoop:
         self._eager = config._attn_implementation == "eager"
         self._wanted: tuple[Tensor, Tensor] | None = None
         self._hook = head.register_forward_pre_hook(self._select)
-        self._rows: list[_Row] = []
+        self._rows: list[Row] = []
         self._waiting: deque[Ticket] = deque()
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -156,7 +98,7 @@ class StepLoop:
         while self._thread is None and not ticket.future.done():
             if self._driver.acquire(timeout=0.01):
                 try:
-                    while self._thread is None and not ticket.future.done():
+                    while self._thread is None and not self._closed and not ticket.future.done():
                         self.turn()
                 finally:
                     self._driver.release()
@@ -177,6 +119,10 @@ class StepLoop:
             self._wake.notify()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
+        with self._driver:
+            self._close()
+
+    def _close(self) -> None:
         self._hook.remove()
         self._fail(
             [row.ticket for row in self._rows] + list(self._waiting), GenerationError("the corrector was closed")
@@ -213,26 +159,30 @@ class StepLoop:
             self._leave()
         return bool(self._rows or self._waiting)
 
-    def _guarded(self, rows: list[_Row], advance: Callable[[list[_Row]], None]) -> None:
+    def _guarded(self, rows: list[Row], advance: Callable[[list[Row]], None]) -> None:
         """Advance rows; a failure becomes the answer of exactly the rows that were in the failed pass."""
         try:
             advance(rows)
-            return
         except Exception as e:
             memory = isinstance(e, torch.OutOfMemoryError | MemoryError) or "alloc" in str(e)
-            error: Exception = GenerationError(f"the corrector failed: {e}")
-            if memory:
-                error = OutOfMemoryError("not enough memory for the correction; lower max_rows or the answer's length")
-        if memory and len(rows) > 1 and advance == self._prefill:
-            for row in rows:  # one by one they may still fit
-                self._guarded([row], advance)
-            return
+            if memory and len(rows) > 1 and advance == self._prefill:
+                for row in rows:  # one by one they may still fit
+                    self._guarded([row], advance)
+                return
+            self._drop(rows, GenerationError(f"the corrector failed: {e}") if not memory else _no_memory())
+        except BaseException:  # Ctrl-C on the thread that drives; rows of other callers must not wait for ever
+            self._drop(rows, GenerationError("interrupted"))
+            raise
+
+    def _drop(self, rows: list[Row], error: Exception) -> None:
         self._fail([row.ticket for row in rows], error)
         self._retain([row for row in self._rows if row not in rows])
+        if not self._rows:
+            self._cache.clear()
 
-    def _next_joiners(self) -> list[_Row]:
+    def _next_joiners(self) -> list[Row]:
         """The longest run of waiting requests that fits beside the rows and in one prefill pass."""
-        joiners: list[_Row] = []
+        joiners: list[Row] = []
         widest = reach = 0
         for row in self._rows:
             reach = max(reach, _reach(row.ticket.request))
@@ -249,13 +199,13 @@ class StepLoop:
                     if self.cache_tokens is not None and total > self.cache_tokens and (joiners or self._rows):
                         break
                     widest, reach = wider, further
-                    joiners.append(_Row(ticket=ticket, length=0))
+                    joiners.append(Row(ticket=ticket, length=0))
                 self._waiting.popleft()
                 if ticket.cancelled:
                     ticket.future.set_result(Decoded(ids=(), finish_reason="cancelled"))
         return joiners
 
-    def _prefill(self, joiners: list[_Row]) -> None:
+    def _prefill(self, joiners: list[Row]) -> None:
         prompts = [row.ticket.request.prompt for row in joiners]
         widths = [len(prompt) for prompt in prompts]
         width = max(widths)
@@ -269,14 +219,14 @@ class StepLoop:
         self._rows = self._rows + joiners
         self._accept(joiners, logits)
 
-    def _step(self, rows: list[_Row]) -> None:
+    def _step(self, rows: list[Row]) -> None:
         tokens = torch.tensor([[row.token] for row in rows], device=self.model.device)
         logits = self._forward(tokens, [row.length for row in rows], last=[0] * len(rows))
         for row in rows:
             row.length += 1
         self._accept(rows, logits)
 
-    def _accept(self, rows: Sequence[_Row], logits: Float[Tensor, "rows vocab"]) -> None:
+    def _accept(self, rows: Sequence[Row], logits: Float[Tensor, "rows vocab"]) -> None:
         best = logits.argmax(dim=-1).tolist()
         for i, row in enumerate(rows):
             if row.generator is None:
@@ -339,7 +289,7 @@ class StepLoop:
         if len(staying) < len(self._rows):
             self._retain(staying)
 
-    def _retain(self, staying: list[_Row]) -> None:
+    def _retain(self, staying: list[Row]) -> None:
         slots = {id(row): slot for slot, row in enumerate(self._rows)}
         kept = [slots[id(row)] for row in staying]
         order = self._cache.keep(kept, [row.length for row in staying])
@@ -349,6 +299,10 @@ class StepLoop:
         for ticket in tickets:
             if not ticket.future.done():
                 ticket.future.set_exception(error)
+
+
+def _no_memory() -> OutOfMemoryError:
+    return OutOfMemoryError("not enough memory for the correction; lower max_rows or the answer's length")
 
 
 def _reach(request: Request) -> int:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field
+from rich.console import Console
+from rich.progress import track
 
 from aligner.config import Config
 from aligner.correct.aligner import Aligner
@@ -90,7 +92,8 @@ def run(config: CorrectConfig, existing: Existing = "refuse") -> CorrectSummary:
     with _aligner(config) as aligner, JsonlWriter(config.output) as writer:
         skipped = writer.rows
         _check_belongs(config, skipped, rows)
-        for row, correction in _corrections(config.input, aligner, skipped):
+        done = _corrections(config.input, aligner, skipped)
+        for row, correction in _shown(done, rows - skipped):
             writer.write(_output_row(row.value, correction))
             counts["rows"] += 1
             counts["changed"] += not correction.is_copy
@@ -135,6 +138,12 @@ def _corrections(path: Path, aligner: Aligner, skip: int) -> Iterator[tuple[Row,
 
     for correction in aligner.correct_batch(pairs()):
         yield waiting.popleft(), correction
+
+
+def _shown(done: Iterator[tuple[Row, Correction]], total: int) -> Iterator[tuple[Row, Correction]]:
+    """A bar with the time left, where there is a terminal to show it on."""
+    console = Console(stderr=True)
+    return iter(track(done, "correcting", total=total, console=console, disable=not console.is_terminal))
 
 
 def _pair(path: Path, row: Row) -> tuple[Chat, str]:

@@ -1,0 +1,72 @@
+"""A request to decode, the ticket that claims its result, and its row while it is in the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from aligner.types import Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to decode: prompt ids, how to sample, where to stop."""
+
+    prompt: tuple[int, ...]
+    max_new_tokens: int
+    stop_ids: frozenset[int]
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """Generated ids, the stop id left out."""
+
+    ids: tuple[int, ...]
+    finish_reason: Literal["stop", "length", "cancelled"]
+
+
+class Ticket:
+    """A claim on one row. `future` yields its Decoded; `cancel` makes the row leave before the next step."""
+
+    def __init__(self, request: Request, on_token: Callable[[int], None] | None) -> None:
+        self.request = request
+        self.future: Future[Decoded] = Future()
+        # Only `cancel` may end a row: a future that its waiter cancelled would break the loop when it is resolved.
+        self.future.set_running_or_notify_cancel()
+        self.cancelled = False
+        self.on_token = on_token
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Row:
+    """A ticket's place in the batch: what is in the cache, what was written, how it ended."""
+
+    ticket: Ticket
+    length: int  # tokens in the cache
+    token: int = -1  # the newest token, not yet in the cache
+    out: list[int] = field(default_factory=list)
+    generator: torch.Generator | None = None
+    finish: Literal["stop", "length", "cancelled"] | None = None
+
+    def accept(self, token: int) -> None:
+        request = self.ticket.request
+        self.token = token
+        if token in request.stop_ids:
+            self.finish = "stop"
+            return
+        self.out.append(token)
+        if self.ticket.on_token is not None:
+            try:
+                self.ticket.on_token(token)
+            except Exception:  # a listener that is gone must not take the other rows with it
+                self.ticket.cancel()
+        if len(self.out) >= request.max_new_tokens:
+            self.finish = "length"
