@@ -150,8 +150,10 @@ def test_many_random_cases(kind: str) -> None:
     assert ties <= rows // 100
 
 
-@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-@pytest.mark.parametrize("kind", ["mistral", "gemma2"])
+@pytest.mark.parametrize(
+    ("kind", "implementation"),
+    [("mistral", "sdpa"), ("mistral", "eager"), ("gemma2", "eager"), ("gemma3_text", "sdpa")],
+)
 def test_sliding_windows(kind: str, implementation: str) -> None:
     """Layers that look back only a few tokens see the same few, and mixed layers each their own."""
     from transformers import AutoConfig, AutoModelForCausalLM

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -195,6 +196,40 @@ def test_models_without_keys_and_values_are_refused() -> None:
     config = MambaConfig(vocab_size=32, hidden_size=16, num_hidden_layers=1, state_size=4)
     with pytest.raises(CheckpointError, match="MambaForCausalLM"):
         StepLoop(MambaForCausalLM(config))
+
+
+def test_attention_that_takes_no_mask_of_ours_is_refused(model, monkeypatch) -> None:
+    monkeypatch.setattr(model.config, "_attn_implementation_internal", "flash_attention_2")
+    with pytest.raises(CheckpointError, match=r"flash_attention_2.*sdpa or eager"):
+        StepLoop(model)
+
+
+def test_an_interrupt_on_the_driving_thread_strands_nobody(model, monkeypatch) -> None:
+    """Ctrl-C in the middle of a pass: rows of that pass fail, the loop decodes on."""
+    with StepLoop(model) as loop:
+        expected = loop.wait(loop.submit(request())).ids
+        forward = loop._forward
+        monkeypatch.setattr(loop, "_forward", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        tickets = [loop.submit(request()), loop.submit(request(40))]
+        with pytest.raises(KeyboardInterrupt):
+            loop.wait(tickets[0])
+        monkeypatch.setattr(loop, "_forward", forward)
+        for ticket in tickets:
+            with pytest.raises(GenerationError, match="interrupted"):
+                loop.wait(ticket)
+        assert loop.wait(loop.submit(request())).ids == expected
+
+
+def test_closing_while_another_thread_waits(model) -> None:
+    loop = StepLoop(model)
+    ticket = loop.submit(request(new=400))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(loop.wait, ticket)
+        while loop.forward_passes < 3:
+            time.sleep(0.001)
+        loop.close()
+        with pytest.raises(GenerationError, match="closed"):
+            waiting.result(timeout=30)
 
 
 def test_nan_in_unused_cache_does_not_reach_any_row(model) -> None:

@@ -48,10 +48,17 @@ class StepLoop:
         config = model.config.get_text_config()
         unknown = set(getattr(config, "layer_types", None) or ()) - _LAYER_TYPES
         head = model.get_output_embeddings()
-        if unknown or head is None:
-            what = f"layers of type {', '.join(sorted(unknown))}" if unknown else "no output layer"
-            raise CheckpointError(f"{type(model).__name__} has {what}, which the step loop cannot decode; "
-                                  "use a decoder with full or sliding-window attention")  # fmt: skip
+        attention = config._attn_implementation
+        problem = f"layers of type {', '.join(sorted(unknown))}" if unknown else None
+        if head is None:
+            problem = "no output layer"
+        elif attention not in ("sdpa", "eager"):
+            problem = f"attention of the kind {attention}"
+        if problem is not None:
+            raise CheckpointError(
+                f"{type(model).__name__} has {problem}, which the step loop cannot decode; use a decoder with full or "
+                "sliding-window attention, loaded with attn_implementation sdpa or eager"
+            )
         self.model = model
         self.max_rows = max_rows
         self.prefill_tokens = prefill_tokens
@@ -60,7 +67,7 @@ class StepLoop:
         self._sliding: int | None = getattr(config, "sliding_window", None)
         self._layer_types = set(getattr(config, "layer_types", None) or ())
         self._cache = SlabCache(config.num_hidden_layers)
-        self._eager = config._attn_implementation == "eager"
+        self._eager = attention == "eager"
         self._wanted: tuple[Tensor, Tensor] | None = None
         self._hook = head.register_forward_pre_hook(self._select)
         self._rows: list[Row] = []

@@ -30,7 +30,7 @@ def load_causal_lm(name: str | Path, *, device: str | None = None, dtype: Dtype 
     tokenizer = load_tokenizer(name)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            str(name), dtype=dtype if dtype == "auto" else getattr(torch, dtype), attn_implementation="sdpa"
+            str(name), dtype=dtype if dtype == "auto" else getattr(torch, dtype)
         )
     except Exception as e:
         raise CheckpointError(f"{name}: the model cannot be loaded ({_first_line(e)})") from e
