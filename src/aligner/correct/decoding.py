@@ -281,7 +281,8 @@ class StepLoop:
         if self._wanted is None:
             return None
         rows, columns = self._wanted
-        return (args[0][rows, columns][None], *args[1:])
+        hidden = args[0]
+        return (hidden.transpose(0, 1) if hidden.shape[1] == 1 else hidden[rows, columns][None], *args[1:])
 
     def _leave(self) -> None:
         """Rows that are done or cancelled hand over their result and leave the batch."""
