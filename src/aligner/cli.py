@@ -114,6 +114,9 @@ def _correct(arguments: list[str]) -> int:
     before = f", {summary.skipped} done before" if summary.skipped else ""
     _print(f"{summary.rows} answers: {summary.changed} changed, {summary.copies} repeated unchanged{kept}{before}")
     _print(f"corrections: {summary.output}")
+    if summary.first_error is not None:
+        _tell(f"aligner: {summary.kept['error']} answers could not be corrected; the first: {summary.first_error}")
+        return 1
     return 0
 
 
@@ -144,12 +147,13 @@ def _report(arguments: list[str]) -> int:
 def _print_check(found: Check) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("source", *_COLUMNS.values(), title="triplets (lengths are medians)")
     for source in found.sources:
-        figures = [getattr(source, name) for name in _COLUMNS]
-        table.add_row(source.source, *(f"{x:.2f}" if name == "edit_ratio" else f"{x:,.0f}"
-                                       for name, x in zip(_COLUMNS, figures, strict=True)))  # fmt: skip
+        figures = {name: getattr(source, name) for name in _COLUMNS}
+        cells = [f"{x:.2f}" if name == "edit_ratio" else f"{x:,.0f}" for name, x in figures.items()]
+        table.add_row(Text(source.source.encode("utf-8", "replace").decode()), *cells)
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     for problem in found.problems:
         _print(problem)

@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Self
 
-from aligner.errors import DataError, StorageError
+from aligner.errors import AlignerError, DataError, StorageError
 
 _CHUNK = 1 << 20
 _SPACE = " \t\r\n"
@@ -214,16 +214,28 @@ def file_hash(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+# What torch, safetensors and tokenizers say when a write fails; none of them raises an OSError for it.
+_WRITE_FAILED = (
+    *("PytorchStreamWriter", "inline_container", "iostream error", "IoError", "I/O error"),
+    *("No space left", "File too large", "Disk quota exceeded", "Read-only file system"),
+)
+_ELSEWHERE = "free some space or choose another place, then try again"
+
+
 @contextmanager
 def storage_errors(what: str | Path) -> Iterator[None]:
     """Turn a disk that is full, closed or not there into a StorageError that names `what`."""
     try:
         yield
+    except AlignerError:
+        raise
     except OSError as e:
         if e.errno in _REFUSED:
-            raise StorageError(
-                f"{what}: cannot be written ({e.strerror}); free some space or choose another place, then resume"
-            ) from e
+            raise StorageError(f"{what}: cannot be written ({e.strerror}); {_ELSEWHERE}") from e
+        raise
+    except Exception as e:
+        if any(sign in str(e) for sign in _WRITE_FAILED):
+            raise StorageError(f"{what}: cannot be written ({str(e).splitlines()[0]}); {_ELSEWHERE}") from e
         raise
 
 

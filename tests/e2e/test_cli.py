@@ -118,6 +118,7 @@ def test_correct_keeps_order_and_fields_and_adds_its_own(capsys, tmp_path, train
             "flags",
             "edit_ratio",
             "copied_share",
+            "error",
         }
         assert "".join(text for op, text in row["diff"] if op != "insert") == row["answer"]
         assert "".join(text for op, text in row["diff"] if op != "delete") == row["correction"]
@@ -147,10 +148,49 @@ def test_correct_refuses_what_would_lose_work(capsys, tmp_path, trained, answers
     other = write_rows(tmp_path / "other.jsonl", toy_rows(40, seed=9))
     line = refused(capsys, "correct", "--aligner", trained, "--input", other, "--output", output, "--resume")
     assert "is not the correction of" in line
-    short = write_rows(tmp_path / "short.jsonl", toy_rows(3))
+    short = write_rows(tmp_path / "short.jsonl", toy_rows(3, seed=5))
     line = refused(capsys, "correct", "--aligner", trained, "--input", short, "--output", output, "--resume")
-    assert "has 30 rows" in line
+    assert "more rows than the input (3)" in line
     assert cli(capsys, *common, output, "--overwrite")[0] == 0
+
+
+def test_correct_never_eats_a_foreign_file(capsys, tmp_path, trained, answers) -> None:
+    """--resume on a file that is no output, --overwrite with a corrector that does not load: the file stands."""
+    notes = tmp_path / "notes.txt"
+    notes.write_text("years of work, one line, no newline")
+    common = ["correct", "--input", answers, "--output", notes]
+    assert "is no row of corrections" in refused(capsys, *common, "--aligner", trained, "--resume")
+    assert "no such directory" in refused(capsys, *common, "--aligner", "./typo", "--overwrite")
+    assert notes.read_text() == "years of work, one line, no newline"
+    directory = tmp_path / "d"
+    directory.mkdir()
+    assert "is no ordinary file" in refused(
+        capsys, "correct", "--aligner", trained, "--input", answers, "--output", directory, "--overwrite"
+    )
+    assert "cannot be written" in refused(
+        capsys, "correct", "--aligner", trained, "--input", answers, "--output", notes / "x.jsonl"
+    )
+
+
+def test_correct_keeps_the_corrections_that_a_file_of_triplets_has(capsys, tmp_path, trained) -> None:
+    triplets = write_rows(tmp_path / "t.jsonl", toy_rows(3))
+    output = tmp_path / "o.jsonl"
+    common = ["correct", "--aligner", trained, "--input", triplets, "--output", output, "--cache-tokens", "500"]
+    assert cli(capsys, *common)[0] == 0
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["input_correction"] for row in rows] == [row["correction"] for row in toy_rows(3)]
+
+
+def test_correct_says_when_rows_failed(capsys, tmp_path, trained, answers, monkeypatch) -> None:
+    from aligner.correct.decoding import StepLoop
+
+    monkeypatch.setattr(StepLoop, "_forward", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("lost device")))
+    status, _, err = cli(capsys, "correct", "--aligner", trained, "--input", answers, "--output", tmp_path / "o.jsonl")
+    assert status == 1
+    assert "30 answers could not be corrected; the first: the corrector failed: lost device" in err
+    row = json.loads((tmp_path / "o.jsonl").read_text().splitlines()[0])
+    assert (row["kept_because"], row["correction"]) == ("error", row["answer"])
+    assert "lost device" in row["error"]
 
 
 def test_correct_samples_and_limits(capsys, tmp_path, trained, answers) -> None:

@@ -462,7 +462,7 @@ def test_full_disk(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(jsonl), str(other)], capture_output=True, text=True, check=True
     )
-    advice = "cannot be written (File too large); free some space or choose another place, then resume"
+    advice = "cannot be written (File too large); free some space or choose another place, then try again"
     assert done.stdout.splitlines() == [f"{jsonl}: {advice}", "8", f"{other}: {advice}"]
     # Eight whole rows, nothing of the ninth, and then the short one that still had room.
     assert [value["n"] for _, value in read(jsonl)] == list(range(9))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from aligner.config import Config
 from aligner.correct.aligner import Aligner
 from aligner.errors import DataError, RunError
 from aligner.generate.hf import Dtype
-from aligner.rows import JsonlWriter, Row, read_rows
+from aligner.rows import JsonlWriter, Row, read_rows, storage_errors
 from aligner.runs import Existing
 from aligner.types import Chat, Correction, Sampling, as_chat
 
-# What a row gains; a field of the input with such a name would be overwritten.
-_ADDED = ("correction", "diff", "kept_because", "flags", "edit_ratio", "copied_share")
+# What a row gains. A field of the input with such a name, as triplets have, is kept under "input_<name>".
+_ADDED = ("correction", "diff", "kept_because", "flags", "edit_ratio", "copied_share", "error")
 
 
 class CorrectConfig(Config):
@@ -38,6 +39,8 @@ class CorrectConfig(Config):
     """The prompt format of a checkpoint without aligner.json: aligner-v1, aligner-repo or chat."""
     max_rows: int = Field(default=64, ge=1)
     """Answers corrected at the same time."""
+    cache_tokens: int | None = Field(default=None, ge=1)
+    """Tokens that the cache may hold: answers at a time × the longest of them; lower it where memory runs out."""
     device: str | None = None
     """cpu, cuda, …; left out: the accelerator where there is one."""
     dtype: Dtype = "auto"
@@ -56,7 +59,10 @@ class CorrectConfig(Config):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorrectSummary:
-    """What became of the rows of one call: `skipped` were done before, `kept` are counted by reason."""
+    """What became of the rows of one call: `skipped` were done before, `kept` are counted by reason.
+
+    `first_error` is what the first failed row says; None where none failed.
+    """
 
     output: Path
     rows: int
@@ -64,6 +70,7 @@ class CorrectSummary:
     changed: int
     copies: int
     kept: Mapping[str, int]
+    first_error: str | None
 
 
 def run(config: CorrectConfig, existing: Existing = "refuse") -> CorrectSummary:
@@ -79,27 +86,35 @@ def run(config: CorrectConfig, existing: Existing = "refuse") -> CorrectSummary:
     rows = sum(1 for row in read_rows(config.input) if _pair(config.input, row))
     if config.output.resolve() == config.input.resolve():
         raise RunError(f"{config.output}: is the input itself; choose another --output")
-    if config.output.exists():
-        if existing == "refuse":
-            raise RunError(
-                f"{config.output}: exists already; pass --resume to go on, --overwrite to start anew, or another path"
-            )
-        if existing == "overwrite":
-            config.output.unlink()
-    config.output.parent.mkdir(parents=True, exist_ok=True)
+    if config.output.exists() and not config.output.is_file():
+        raise RunError(f"{config.output}: is no ordinary file; choose another --output")
+    if config.output.exists() and existing == "refuse":
+        raise RunError(
+            f"{config.output}: exists already; pass --resume to go on, --overwrite to start anew, or another path"
+        )
+    if config.output.exists() and existing == "resume":
+        _check_belongs(config, rows)
     counts: Counter[str] = Counter()
     kept: Counter[str] = Counter()
-    with _aligner(config) as aligner, JsonlWriter(config.output) as writer:
-        skipped = writer.rows
-        _check_belongs(config, skipped, rows)
-        done = _corrections(config.input, aligner, skipped)
-        for row, correction in _shown(done, rows - skipped):
-            writer.write(_output_row(row.value, correction))
-            counts["rows"] += 1
-            counts["changed"] += not correction.is_copy
-            counts["copies"] += correction.is_copy and correction.kept_because is None
-            if correction.kept_because is not None:
-                kept[correction.kept_because] += 1
+    first_error: str | None = None
+    with _aligner(config) as aligner:
+        # Only now: a corrector that does not load must not have cost an output that was there before.
+        with storage_errors(config.output):
+            config.output.parent.mkdir(parents=True, exist_ok=True)
+            if existing == "overwrite":
+                config.output.unlink(missing_ok=True)
+        with JsonlWriter(config.output) as writer:
+            skipped = writer.rows
+            done = _corrections(config.input, aligner, skipped)
+            for row, correction in _shown(done, rows - skipped):
+                writer.write(_output_row(row.value, correction))
+                counts["rows"] += 1
+                counts["changed"] += not correction.is_copy
+                counts["copies"] += correction.is_copy and correction.kept_because is None
+                if correction.kept_because is not None:
+                    kept[correction.kept_because] += 1
+                if correction.kept_because == "error":
+                    first_error = first_error or correction.completion.error
     return CorrectSummary(
         output=config.output,
         rows=counts["rows"],
@@ -107,6 +122,7 @@ def run(config: CorrectConfig, existing: Existing = "refuse") -> CorrectSummary:
         changed=counts["changed"],
         copies=counts["copies"],
         kept=dict(kept),
+        first_error=first_error,
     )
 
 
@@ -125,6 +141,7 @@ def _aligner(config: CorrectConfig) -> Aligner:
         dtype=config.dtype,
         sampling=sampling,
         max_rows=config.max_rows,
+        cache_tokens=config.cache_tokens,
     )
 
 
@@ -164,24 +181,37 @@ def _pair(path: Path, row: Row) -> tuple[Chat, str]:
 
 def _output_row(value: Mapping[str, Any], correction: Correction) -> dict[str, Any]:
     return {
-        **{k: v for k, v in value.items() if k not in _ADDED},
+        **{f"input_{k}" if k in _ADDED else k: v for k, v in value.items()},
         "correction": correction.text,
         "diff": [[edit.op, edit.text] for edit in correction.diff],
         "kept_because": correction.kept_because,
+        "error": correction.completion.error,
         "flags": list(correction.flags),
         "edit_ratio": round(correction.edit_ratio, 4),
         "copied_share": round(correction.copied_share, 4),
     }
 
 
-def _check_belongs(config: CorrectConfig, done: int, rows: int) -> None:
-    """Refuse to go on with an output that was made from another input."""
-    if done > rows:
-        raise RunError(f"{config.output}: has {done} rows, the input only {rows}; they do not belong together, "
-                       "choose another --output or pass --overwrite")  # fmt: skip
-    if done:
-        for before, after in zip(read_rows(config.input), read_rows(config.output), strict=False):
-            same = all(before.value.get(k) == after.value.get(k) for k in ("question", "answer"))
-            if not same:
-                raise RunError(f"{config.output}:{after.line}: is not the correction of {config.input}:{before.line}; "
-                               "choose another --output or pass --overwrite")  # fmt: skip
+def _check_belongs(config: CorrectConfig, rows: int) -> None:
+    """Refuse to go on with an output that was made from another input, or that is no output of ours at all."""
+    again = "choose another --output or pass --overwrite"
+    done = 0
+    with config.output.open("rb") as lines:
+        for line, row in zip_longest(lines, read_rows(config.input)):
+            if line is None:
+                break
+            if not line.endswith(b"\n"):
+                if not b'{"'.startswith(line[:2]):
+                    raise RunError(f"{config.output}:{done + 1}: is no row of corrections; {again}")
+                break  # a row that a crash tore; it is cut off and done again
+            done += 1
+            if row is None:
+                raise RunError(
+                    f"{config.output}: has more rows than the input ({rows}); they do not belong together, {again}"
+                )
+            try:
+                value = json.loads(line)
+            except ValueError:
+                value = None
+            if not isinstance(value, dict) or any(value.get(k) != row.value.get(k) for k in ("question", "answer")):
+                raise RunError(f"{config.output}:{done}: is not the correction of {config.input}:{row.line}; {again}")
