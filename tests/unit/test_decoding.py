@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from transformers import MambaConfig, MambaForCausalLM
 from aligner.correct.decoding import StepLoop
 from aligner.correct.ticket import Request
 from aligner.errors import CheckpointError, ConfigError, GenerationError, OutOfMemoryError
+from aligner.types import Sampling
 from tests.models import tiny_model
 
 
@@ -218,6 +220,72 @@ def test_an_interrupt_on_the_driving_thread_strands_nobody(model, monkeypatch) -
             with pytest.raises(GenerationError, match="interrupted"):
                 loop.wait(ticket)
         assert loop.wait(loop.submit(request())).ids == expected
+
+
+@pytest.mark.parametrize("fails", [1, 2, 3, 6])
+def test_memory_that_runs_out_while_the_cache_grows(model, monkeypatch, fails) -> None:
+    """Some slab cannot grow, keys or values, in any layer: what ran before goes on, what joins is tried row by row."""
+    from aligner.correct import cache
+
+    with StepLoop(model) as loop:
+        expected = [loop.wait(loop.submit(request(20 + i, new=30))).ids for i in range(4)]
+    with StepLoop(model) as loop:
+        first = loop.submit(request(20, new=30))
+        for _ in range(4):
+            loop.turn()
+        calls = 0
+        real = cache._fitting
+
+        def fitting(old, like, slots, length):
+            nonlocal calls
+            if old is None or old.shape[0] < slots or old.shape[2] < length:
+                calls += 1
+                if calls == fails:
+                    raise torch.OutOfMemoryError("alloc")
+            return real(old, like, slots, length)
+
+        monkeypatch.setattr(cache, "_fitting", fitting)
+        others = [loop.submit(request(20 + i, new=30)) for i in range(1, 4)]
+        assert [loop.wait(t).ids for t in [first, *others]] == expected
+
+
+def test_memory_that_runs_out_after_tokens_were_announced_fails_the_rows_once(model, monkeypatch) -> None:
+    from aligner.correct import decoding
+
+    seen: list[int] = []
+    draws = 0
+
+    def draw(*_):
+        nonlocal draws
+        draws += 1
+        if draws == 2:
+            raise torch.OutOfMemoryError("alloc")
+        return 33
+
+    monkeypatch.setattr(decoding, "draw", draw)
+    hot = [
+        Request(prompt=(20 + i,), max_new_tokens=5, stop_ids=frozenset(), sampling=Sampling(temperature=1))
+        for i in (0, 1)
+    ]
+    with StepLoop(model) as loop:
+        tickets = [loop.submit(r, on_token=seen.append) for r in hot]
+        for ticket in tickets:
+            with pytest.raises(OutOfMemoryError):
+                loop.wait(ticket)
+        assert seen == [33]
+        assert len(loop.wait(loop.submit(request())).ids) == 8
+
+
+def test_a_fault_outside_a_pass_strands_nobody(model, monkeypatch) -> None:
+    loop = StepLoop(model).start()
+    monkeypatch.setattr(loop, "_retain", lambda *_: (_ for _ in ()).throw(RuntimeError("a fault")))
+    short, long = loop.submit(request(new=2)), loop.submit(request(new=60))
+    assert len(short.future.result(timeout=30).ids) == 2
+    with pytest.raises(GenerationError):
+        long.future.result(timeout=30)
+    monkeypatch.undo()
+    assert len(loop.submit(request()).future.result(timeout=30).ids) == 8
+    loop.close()
 
 
 def test_closing_while_another_thread_waits(model) -> None:

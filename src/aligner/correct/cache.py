@@ -57,20 +57,15 @@ class _SlabLayer(CacheLayerMixin):
         self.values: Float[Tensor, "slots heads length dim"] | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.keys = _grown(None, key_states, *self._cache.capacity)
-        self.values = _grown(None, value_states, *self._cache.capacity)
-        self.is_initialized = True
+        """Nothing to do ahead: `update` makes and grows the slab."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_args: object, **_kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        if self.keys is None or self.values is None:
-            self.lazy_initialization(key_states, value_states)
-        elif (self.keys.shape[0], self.keys.shape[2]) != self._cache.capacity:
-            self.keys = _grown(self.keys, key_states, *self._cache.capacity)
-            self.values = _grown(self.values, value_states, *self._cache.capacity)
-        assert self.keys is not None
-        assert self.values is not None
+        # Each by itself: when memory runs out between the two, the next pass finds one grown and one not.
+        self.keys = _fitting(self.keys, key_states, *self._cache.capacity)
+        self.values = _fitting(self.values, value_states, *self._cache.capacity)
+        self.is_initialized = True
         window = self._cache.window
         rows = slice(window.first, window.first + len(window.starts))
         if window.even:
@@ -103,22 +98,29 @@ class SlabCache(Cache):
 
     def __init__(self, layers: int) -> None:
         self.capacity = (0, 0)  # slots, positions
+        self._before = self.capacity
+        self._tight = False
         self.window = Window(first=0, starts=(0,), width=0)
         self.index: tuple[Tensor, Tensor]
         super().__init__(layers=[_SlabLayer(self) for _ in range(layers)])
 
     def aim(self, window: Window, positions: Int[Tensor, "batch width"]) -> None:
         """Say where the next forward pass writes; the slab grows by half when it must."""
-        slots, length = self.capacity
+        slots, length = self._before = self.capacity
         if (need := window.first + len(window.starts)) > slots:
-            slots = max(need, slots + slots // 2)
+            slots = need if self._tight else max(need, slots + slots // 2)
         if window.end > length:
-            length = -(-max(window.end, length + length // 2) // _BLOCK) * _BLOCK
+            length = -(-max(window.end, 0 if self._tight else length + length // 2) // _BLOCK) * _BLOCK
         self.capacity = (slots, length)
         self.window = window
         if not window.even:
             rows = torch.arange(window.first, window.first + len(window.starts), device=positions.device)
             self.index = (rows[:, None], positions)
+
+    def undo(self) -> None:
+        """After a pass that failed: ask for no more room than before it, and from now on for no more than needed."""
+        self.capacity = self._before
+        self._tight = True
 
     def keep(self, kept: Sequence[int], lengths: Sequence[int]) -> list[int]:
         """Close the gaps that rows leave: rows from the end move into them.
@@ -142,12 +144,17 @@ class SlabCache(Cache):
 
     def clear(self) -> None:
         """Give the memory back."""
-        self.capacity = (0, 0)
+        self.capacity = self._before = (0, 0)
         for layer in self.layers:
             layer.keys = layer.values = None
 
 
-def _grown(old: Tensor | None, like: Tensor, slots: int, length: int) -> Tensor:
+def _fitting(old: Tensor | None, like: Tensor, slots: int, length: int) -> Tensor:
+    """The slab as it is where it is large enough, else a larger copy."""
+    if old is not None and old.shape[0] >= slots and old.shape[2] >= length:
+        return old
+    if old is not None:
+        slots, length = max(slots, old.shape[0]), max(length, old.shape[2])
     # Zeros, not whatever memory held: a masked key has weight 0, and 0 times NaN would still be NaN.
     new = torch.zeros(slots, like.shape[1], length, like.shape[3], dtype=like.dtype, device=like.device)
     if old is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Self
 
 import torch
@@ -71,6 +72,7 @@ class StepLoop:
         self._wanted: tuple[Tensor, Tensor] | None = None
         self._hook = head.register_forward_pre_hook(self._select)
         self._rows: list[Row] = []
+        self._joining: list[Row] = []
         self._waiting: deque[Ticket] = deque()
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -151,19 +153,26 @@ class StepLoop:
                 self._wake.wait_for(lambda: self._closed or self._waiting or self._rows)
                 if self._closed:
                     return
-            with self._driver:
+            with self._driver, suppress(Exception):  # whoever it concerns has been told by then
                 self.turn()
 
     @torch.inference_mode()
     def turn(self) -> bool:
         """One round: rows leave, rows join, every row advances by one token. False when there is nothing to do."""
-        self._leave()
-        while joiners := self._next_joiners():
-            self._guarded(joiners, self._prefill)
+        try:
             self._leave()
-        if self._rows:
-            self._guarded(self._rows, self._step)
-            self._leave()
+            while joiners := self._next_joiners():
+                self._guarded(joiners, self._prefill)
+                self._leave()
+            if self._rows:
+                self._guarded(self._rows, self._step)
+                self._leave()
+        except BaseException:
+            # Ctrl-C on the thread that drives, or a fault of ours: nobody may wait for ever for rows in mid-air.
+            self._fail([row.ticket for row in [*self._rows, *self._joining]], GenerationError("interrupted"))
+            self._rows, self._joining = [], []
+            self._cache.clear()
+            raise
         return bool(self._rows or self._waiting)
 
     def _guarded(self, rows: list[Row], advance: Callable[[list[Row]], None]) -> None:
@@ -172,14 +181,11 @@ class StepLoop:
             advance(rows)
         except Exception as e:
             memory = isinstance(e, torch.OutOfMemoryError | MemoryError) or "alloc" in str(e)
-            if memory and len(rows) > 1 and advance == self._prefill:
+            if memory and len(rows) > 1 and advance == self._prefill and not any(row.out for row in rows):
                 for row in rows:  # one by one they may still fit
                     self._guarded([row], advance)
                 return
             self._drop(rows, GenerationError(f"the corrector failed: {e}") if not memory else _no_memory())
-        except BaseException:  # Ctrl-C on the thread that drives; rows of other callers must not wait for ever
-            self._drop(rows, GenerationError("interrupted"))
-            raise
 
     def _drop(self, rows: list[Row], error: Exception) -> None:
         self._fail([row.ticket for row in rows], error)
@@ -189,7 +195,7 @@ class StepLoop:
 
     def _next_joiners(self) -> list[Row]:
         """The longest run of waiting requests that fits beside the rows and in one prefill pass."""
-        joiners: list[Row] = []
+        joiners = self._joining = []
         widest = reach = 0
         for row in self._rows:
             reach = max(reach, _reach(row.ticket.request))
@@ -208,7 +214,7 @@ class StepLoop:
                     widest, reach = wider, further
                     joiners.append(Row(ticket=ticket, length=0))
                 self._waiting.popleft()
-                if ticket.cancelled:
+                if ticket.cancelled and not ticket.future.done():
                     ticket.future.set_result(Decoded(ids=(), finish_reason="cancelled"))
         return joiners
 
@@ -223,8 +229,8 @@ class StepLoop:
             row.length = len(prompt)
             if not row.ticket.request.sampling.greedy:
                 row.generator = row_generator(row.ticket.request.sampling.seed, prompt, logits.device)
-        self._rows = self._rows + joiners
         self._accept(joiners, logits)
+        self._rows = self._rows + joiners
 
     def _step(self, rows: list[Row]) -> None:
         tokens = torch.tensor([[row.token] for row in rows], device=self.model.device)
@@ -257,6 +263,9 @@ class StepLoop:
                 past_key_values=self._cache,
                 use_cache=True,
             )
+        except BaseException:
+            self._cache.undo()
+            raise
         finally:
             self._wanted = None
         self.forward_passes += 1
@@ -292,7 +301,7 @@ class StepLoop:
                 row.finish = "cancelled"
             if row.finish is None:
                 staying.append(row)
-            else:
+            elif not row.ticket.future.done():
                 row.ticket.future.set_result(Decoded(ids=tuple(row.out), finish_reason=row.finish))
         if len(staying) < len(self._rows):
             self._retain(staying)
