@@ -9,7 +9,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -206,6 +207,29 @@ class RunDir:
                 shutil.rmtree(child)
             else:
                 child.unlink()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second process out while this one works in the directory; the system lets go when it ends.
+
+        Raises:
+            RunError: another process is at work here.
+        """
+        if sys.platform == "win32":  # no such lock there
+            yield
+            return
+        import fcntl
+
+        with storage_errors(self.path):
+            file = (self.path / ".lock").open("w")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunError(
+                    f"{self.path}: another process works here; wait for it or choose another --out"
+                ) from None
+            yield
 
     @property
     def config_path(self) -> Path:

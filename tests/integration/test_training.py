@@ -16,6 +16,7 @@ import torch
 
 from aligner import Aligner
 from aligner.errors import ConfigError, DataError, RunError, TrainingError
+from aligner.runs import RunDir
 from aligner.train.config import Lora, Schedule, Scratch, Warmup
 from aligner.train.corrector import run
 from tests.training import losses, tiny_config, toy_rows, weights, write_rows
@@ -167,10 +168,11 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_130(tmp_path, data, finished) 
     assert losses(config.out) == losses(finished)
 
 
-def test_full_disk_while_saving(tmp_path, data) -> None:
-    """The process may write files of 100 kB at most, so that a checkpoint's weights do not fit."""
+@pytest.mark.parametrize("largest", [5_000, 150_000, 300_000])
+def test_full_disk_while_saving(tmp_path, data, largest) -> None:
+    """The process may only write small files: the tokenizer, the weights or the optimiser's state do not fit."""
     config = tiny_config(data, tmp_path / "full", save_every=4)
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))"
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({largest}, {largest}))"
     process = start(config, before=limit)
     _, err = process.communicate()
     assert process.returncode == 2, err
@@ -178,7 +180,6 @@ def test_full_disk_while_saving(tmp_path, data) -> None:
     last = err.strip().splitlines()[-1]
     assert last.startswith("aligner: ")
     assert "cannot be written" in last
-    assert "--resume" in last
     done = start(config, "--resume")
     _, err = done.communicate()
     assert done.returncode == 0, err
@@ -221,6 +222,54 @@ def test_an_existing_run_is_refused_and_a_finished_one_left_alone(tmp_path, data
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
     with pytest.raises(RunError, match="residual"):
         run(tiny_config(data, finished, residual=Schedule(steps=5)), existing="resume")
+
+
+def test_resuming_with_other_data_is_refused(tmp_path) -> None:
+    path = write_rows(tmp_path / "d.jsonl", toy_rows(40))
+    config = tiny_config(path, tmp_path / "run")
+    run(config)
+    (tmp_path / "run" / "result.json").unlink()
+    write_rows(path, toy_rows(41))
+    with pytest.raises(RunError, match=r"changed since it was started \(d\.jsonl\)"):
+        run(config, existing="resume")
+
+
+def test_a_second_process_is_kept_out(tmp_path) -> None:
+    config = tiny_config(write_rows(tmp_path / "d.jsonl", toy_rows(40)), tmp_path / "run")
+    run_dir = RunDir.create(config.out, config)
+    with run_dir.locked(), pytest.raises(RunError, match="another process works here"):
+        run(config, existing="resume")
+    assert run(config, existing="resume").result() is not None
+
+
+def test_length_beyond_the_models_context_is_refused(tmp_path, data, finished) -> None:
+    config = tiny_config(data, tmp_path / "long", scratch=None, model=str(finished / "model"), max_length=97)
+    with pytest.raises(ConfigError, match="takes 96 tokens at most"):
+        run(config)
+
+
+def test_a_corrector_trained_on_keeps_its_prompt(tmp_path, data, finished) -> None:
+    first = Aligner.from_pretrained(finished)
+    config = tiny_config(data, tmp_path / "on", scratch=None, model=str(finished / "model"), samples=0)
+    with first, Aligner.from_pretrained(run(config).path) as second:
+        assert second.card.prompt == first.card.prompt
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora": Lora(targets=("no_such_layer",))}, "'lora': .*no_such_layer"),
+        ({"seed": -1}, "seed"),
+        ({"residual": {"betas": [0.9, 1.5]}}, "betas"),
+        ({"residual": {"epochs": "inf"}}, "epochs"),
+    ],
+)
+def test_values_that_a_library_would_die_of(tmp_path, data, finished, changes, message) -> None:
+    from aligner.train.config import TrainConfig
+
+    base = tiny_config(data, tmp_path / "run", scratch=None, model=str(finished / "model"), samples=0)
+    with pytest.raises(ConfigError, match=message):
+        run(TrainConfig.from_dict(base.model_dump() | changes))
 
 
 def test_warmup_may_be_left_out(tmp_path, data) -> None:

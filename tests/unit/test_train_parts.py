@@ -224,7 +224,9 @@ def test_progress_evaluates_on_time_and_stops_when_asked() -> None:
     progress.on_step_end(None, trained(6)[0], control)
     assert control.should_save
     assert control.should_training_stop
-    assert seen == [2, 4]
+    assert seen == [2, 4, 6], "what is due is measured before the stop, or the resumed run would lack it"
+    progress.on_step_end(None, trained(10)[0], control)
+    assert seen == [2, 4, 6]
 
 
 def test_the_second_interrupt_is_the_ordinary_one(capsys) -> None:

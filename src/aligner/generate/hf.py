@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 import torch
 
-from aligner.errors import CheckpointError, GenerationError
+from aligner.errors import CheckpointError, ConfigError, GenerationError, OutOfMemoryError
 from aligner.prompts import question_text
 from aligner.types import Chat, Completion, Sampling, Usage
 
@@ -34,7 +34,12 @@ def load_causal_lm(name: str | Path, *, device: str | None = None, dtype: Dtype 
         )
     except Exception as e:
         raise CheckpointError(f"{name}: the model cannot be loaded ({_first_line(e)})") from e
-    return model.to(device or default_device()).eval(), tokenizer
+    try:
+        return model.to(device or default_device()).eval(), tokenizer
+    except (torch.OutOfMemoryError, MemoryError) as e:
+        raise OutOfMemoryError(f"{name}: the model does not fit into the memory of {device or default_device()}") from e
+    except (RuntimeError, AssertionError) as e:
+        raise ConfigError(f"the device '{device}' cannot be used ({_first_line(e)}); give cpu, cuda or cuda:N") from e
 
 
 def load_tokenizer(name: str | Path) -> Any:
@@ -61,6 +66,22 @@ def default_device() -> str:
 def context_length(model: Any) -> int:
     """Tokens that prompt and completion may have together."""
     return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
+
+
+def model_context(name: str | Path) -> int:
+    """The same for a model that is not loaded, from its configuration.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    from transformers import AutoConfig
+
+    _check_place(name)
+    try:
+        config = AutoConfig.from_pretrained(str(name)).get_text_config()
+    except Exception as e:
+        raise CheckpointError(f"{name}: the configuration cannot be loaded ({_first_line(e)})") from e
+    return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
 
 
 def _check_place(name: str | Path) -> None:

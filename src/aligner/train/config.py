@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from aligner.config import Config
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
 
 class Schedule(Config):
     """How one stage is optimised. The defaults are the published ones (AdamW, cosine, 3 % warm-up of the rate)."""
 
-    epochs: float = Field(default=3.0, gt=0)
+    epochs: float = Field(default=3.0, gt=0, allow_inf_nan=False)
     """Passes over the stage's rows; not used where `steps` is given."""
     steps: int | None = Field(default=None, ge=1)
     """Optimiser steps, whatever the number of rows."""
@@ -21,12 +23,12 @@ class Schedule(Config):
     """Rows per device and forward pass."""
     accumulation: int = Field(default=8, ge=1)
     """Forward passes per optimiser step."""
-    learning_rate: float = Field(default=2e-5, gt=0)
+    learning_rate: float = Field(default=2e-5, gt=0, allow_inf_nan=False)
     scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    warmup_share: float = Field(default=0.03, ge=0, le=1)
+    warmup_share: float = Field(default=0.03, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from 0."""
     weight_decay: float = Field(default=0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     max_grad_norm: float = Field(default=1.0, gt=0)
 
 
@@ -82,8 +84,8 @@ class TrainConfig(Config):
     """Start from this checkpoint: a directory or a Hub id."""
     scratch: Scratch | None = None
     """Start from nothing: a new model and tokenizer. Exactly one of `model` and `scratch` is given."""
-    prompt: Literal["chat", "aligner-v1", "aligner-repo"] = "chat"
-    """How question and answer become a prompt; saved with the corrector."""
+    prompt: Literal["chat", "aligner-v1", "aligner-repo"] | None = None
+    """How question and answer become a prompt; left out: as the corrector to start from has it, else chat."""
     instruction: str | None = None
     """The chat format's system message; left out: the package's own, and none for a model from scratch."""
     max_length: int = Field(default=2048, ge=16)
@@ -107,12 +109,12 @@ class TrainConfig(Config):
     """Steps between measurements of the held-out loss; left out: at the start and the end of each stage."""
     keep_checkpoints: bool = False
     """Keep each stage's checkpoints and the warmed-up model when the run is done."""
-    seed: int = 42
+    seed: int = Field(default=42, ge=0, lt=2**32)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.model is None) == (self.scratch is None):
             raise ValueError("give either 'model' (a checkpoint to start from) or 'scratch' (a new model), not both")
-        if self.instruction is not None and self.prompt != "chat":
+        if self.instruction is not None and self.prompt not in (None, "chat"):
             raise ValueError(f"'instruction' belongs to the chat format; '{self.prompt}' has its own words")
         return self

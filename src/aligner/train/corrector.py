@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from accelerate import PartialState
 
 from aligner.correct.aligner import Aligner
 from aligner.correct.card import AlignerCard
-from aligner.errors import Interrupted
-from aligner.generate.hf import default_device, load_causal_lm, load_tokenizer
+from aligner.errors import AlignerError, ConfigError, Interrupted, OutOfMemoryError, RunError
+from aligner.generate.hf import default_device, load_causal_lm, load_tokenizer, model_context
 from aligner.prompts import PromptFormat
 from aligner.rows import JsonlWriter, storage_errors, write_atomic
 from aligner.runs import Existing, Lineage, RunDir, ancestor_of_file, ancestor_of_model, lineage_to_json, merge_lineage
@@ -26,7 +26,14 @@ from aligner.train.figures import cut_metrics, held_out_table, stage_figures
 from aligner.train.held_out import HeldOut, corrections, held_out_losses, sample_row
 from aligner.train.progress import StageProgress, stop_on_interrupt
 from aligner.train.scratch import build_model, train_tokenizer
-from aligner.train.sft import Resources, bf16_is_fast, checkpoint_step, last_whole_checkpoint, train_stage
+from aligner.train.sft import (
+    Resources,
+    bf16_is_fast,
+    checkpoint_step,
+    is_out_of_memory,
+    last_whole_checkpoint,
+    train_stage,
+)
 
 _STAGES = ("warmup", "residual")
 
@@ -51,7 +58,18 @@ def run(config: TrainConfig, existing: Existing = "refuse") -> RunDir:
     if run_dir.result() is not None:
         _say(f"{config.out}: already finished")
         return run_dir
-    _Training(config, run_dir, files, state).run()
+    try:
+        with run_dir.locked() if state.is_main_process else nullcontext():
+            _Training(config, run_dir, files, state).run()
+    except AlignerError:
+        raise
+    except Exception as e:
+        if is_out_of_memory(e):
+            raise OutOfMemoryError(
+                f"{config.out}: out of memory outside a training step; lower max_length or the model's size, or free "
+                "memory and go on with --resume"
+            ) from e
+        raise
     return run_dir
 
 
@@ -70,15 +88,18 @@ class _Training:
 
     def run(self) -> None:
         config = self.config
+        self._check_context()
+        lineage = self._resolve()
         tokenizer = self._tokenizer()
         codec = TextCodec(tokenizer)
         prompt = self._prompt(tokenizer)
         _say("reading triplets")
         with self.state.main_process_first():
-            prepared = prepare(config, self.files, prompt, codec, self.run_dir.path / "data")
+            write = self.state.is_main_process
+            prepared = prepare(config, self.files, prompt, codec, self.run_dir.path / "data", write=write)
         _say(_summary(prepared))
         held_out = HeldOut.build(prepared.held_out, prompt, codec, config.max_length)
-        card = AlignerCard(prompt=prompt, lineage=self._lineage())
+        card = AlignerCard(prompt=prompt, lineage=lineage)
         model = None
         records = []
         schedules: dict[str, Schedule] = {"warmup": config.warmup, "residual": config.residual}
@@ -103,6 +124,9 @@ class _Training:
                         card.save(directory / "model")
                     write_atomic(done, json.dumps(record))
                 self.state.wait_for_everyone()
+                if stop.is_set():
+                    raise Interrupted(f"stopped after {name}, which is saved; go on with --resume")
+        model = None  # the finish loads the saved one
         if self.state.is_main_process:
             self._finish(prepared, held_out, records)
 
@@ -171,22 +195,29 @@ class _Training:
         assert config.scratch is not None
         path = self.run_dir.path / "tokenizer"
         with self.state.main_process_first():
-            if not (path / "tokenizer_config.json").is_file():
+            if not path.is_dir():
                 _say("training a tokenizer")
                 tokenizer = train_tokenizer(texts(self.files, config.scratch.tokenizer_rows), config.scratch.vocabulary)
+                part = path.with_suffix(".part")
                 with storage_errors(path):
-                    tokenizer.save_pretrained(path)
+                    shutil.rmtree(part, ignore_errors=True)
+                    tokenizer.save_pretrained(part)
+                    part.replace(path)
         from transformers import PreTrainedTokenizerFast
 
         return PreTrainedTokenizerFast.from_pretrained(path)
 
     def _prompt(self, tokenizer: Any) -> PromptFormat:
+        if self.config.prompt is None and self.config.instruction is None and self.config.model is not None:
+            parent = AlignerCard.load(self.config.model)
+            if parent is not None:
+                return parent.prompt
         if self.config.instruction is not None:
             return PromptFormat.preset("chat", tokenizer, instruction=self.config.instruction)
-        if self.config.scratch is not None and self.config.prompt == "chat":
+        if self.config.scratch is not None and self.config.prompt in (None, "chat"):
             # A model that has never read a word gains nothing from an instruction and pays for it in every row.
             return PromptFormat.preset("chat", tokenizer, instruction="", request="")
-        return PromptFormat.preset(self.config.prompt, tokenizer)
+        return PromptFormat.preset(self.config.prompt or "chat", tokenizer)
 
     def _base_model(self, tokenizer: Any) -> Any:
         warmed = self.stages_path / "warmup" / "model"
@@ -197,6 +228,38 @@ class _Training:
             return model.to(default_device())
         assert self.config.model is not None
         return load_causal_lm(self.config.model, dtype="float32")[0].train()
+
+    def _check_context(self) -> None:
+        """Positions that the model does not have are an index error deep in a library, or nonsense learned."""
+        if self.config.model is None:
+            return
+        context = model_context(self.config.model)
+        if self.config.max_length > context:
+            raise ConfigError(
+                f"'max_length' is {self.config.max_length}, but {self.config.model} takes {context} tokens at most; "
+                f"set max_length to {context} or less"
+            )
+
+    def _resolve(self) -> Lineage:
+        """What the run was started with beyond its configuration; resuming with anything else is refused."""
+        path = self.run_dir.path / "resolved.json"
+        with self.state.main_process_first():
+            lineage = self._lineage()
+            now = {"bf16": self.resources.bf16, "lineage": lineage_to_json(lineage)}
+            if not path.is_file():
+                write_atomic(path, json.dumps(now, indent=2) + "\n")
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before["bf16"] != now["bf16"]:
+            raise RunError(f"{self.run_dir.path}: was started in {'bf16' if before['bf16'] else 'fp32'}, which this "
+                           "machine would not choose; start anew with --overwrite")  # fmt: skip
+        if before["lineage"] != now["lineage"]:
+            old = {(a["role"], a["name"], a["hash"]) for a in before["lineage"]}
+            changed = [a.name for a in lineage if (a.role, a.name, a.hash) not in old]
+            raise RunError(
+                f"{self.run_dir.path}: the data or the base model changed since it was started "
+                f"({', '.join(changed) or 'something is missing'}); start anew with --overwrite"
+            )
+        return lineage
 
     def _lineage(self) -> Lineage:
         own = [ancestor_of_file("data", path) for path in self.files]
@@ -218,8 +281,12 @@ class _Training:
         """The corrector in its place, measured; everything that was only needed on the way removed."""
         final = self.stages_path / "residual" / "model"
         with storage_errors(self.run_dir.model_path):
-            shutil.rmtree(self.run_dir.model_path, ignore_errors=True)
-            shutil.copytree(final, self.run_dir.model_path)
+            if final.is_dir() and self.config.keep_checkpoints:
+                shutil.rmtree(self.run_dir.model_path, ignore_errors=True)
+                shutil.copytree(final, self.run_dir.model_path)
+            elif final.is_dir():
+                shutil.rmtree(self.run_dir.model_path, ignore_errors=True)
+                final.rename(self.run_dir.model_path)
         samples_path = self.run_dir.path / "samples.jsonl"
         samples_path.unlink(missing_ok=True)
         samples: list[dict[str, Any]] = []

@@ -79,7 +79,12 @@ def encode_row(triplet: Triplet, prompt: PromptFormat, codec: TextCodec, max_len
 class _RowFile:
     """Appends rows to an Arrow file, which training then maps into memory instead of holding it there."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, write: bool) -> None:
+        self._path = path
+        self._writer: Any = None
+        self.rows = 0
+        if not write:  # another process has written it, and has it mapped
+            return
         from datasets import Features, Sequence, Value
         from datasets.arrow_writer import ArrowWriter
 
@@ -88,29 +93,32 @@ class _RowFile:
             "completion_mask": Sequence(Value("int8")),
             "length": Value("int32"),
         })  # fmt: skip
-        self._path = path
         self._writer = ArrowWriter(path=str(path), features=features)
-        self.rows = 0
 
     def write(self, row: EncodedRow) -> None:
         mask = [0] * row.prompt_length + [1] * (len(row.ids) - row.prompt_length)
-        self._writer.write({"input_ids": list(row.ids), "completion_mask": mask, "length": len(row.ids)})
+        if self._writer is not None:
+            self._writer.write({"input_ids": list(row.ids), "completion_mask": mask, "length": len(row.ids)})
         self.rows += 1
 
     def close(self) -> Any:
         from datasets import Dataset
 
         if not self.rows:
-            self._writer.close()
+            if self._writer is not None:
+                self._writer.close()
             return None
-        self._writer.finalize()
+        if self._writer is not None:
+            self._writer.finalize()
         return Dataset.from_file(str(self._path))
 
 
 def prepare(
-    config: TrainConfig, files: list[Path], prompt: PromptFormat, codec: TextCodec, directory: Path
+    config: TrainConfig, files: list[Path], prompt: PromptFormat, codec: TextCodec, directory: Path, write: bool = True
 ) -> Prepared:
     """Read all triplets once: held-out ones apart, the rest as rows of both stages into Arrow files.
+
+    Of several processes one writes; the others, after it, map what it wrote (`write=False`).
 
     Raises:
         DataError: a file cannot be read, there is nothing to train on, or every row is longer than `max_length`.
@@ -119,7 +127,7 @@ def prepare(
     longest = 0
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        writers = {name: _RowFile(directory / f"{name}.arrow") for name in ("warmup", "residual")}
+        writers = {name: _RowFile(directory / f"{name}.arrow", write) for name in ("warmup", "residual")}
         measured: list[tuple[int, int, Triplet]] = []
         for triplet in read_triplets(*files):
             prepared.read += 1

@@ -105,12 +105,13 @@ class StageProgress(TrainerCallback):
             self._show(state, loss, now)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._stop.is_set():
-            control.should_save = control.should_training_stop = True
-        elif self._evaluate and self._evaluate_every and state.global_step % self._evaluate_every == 0:
+        due = self._evaluate_every and state.global_step % self._evaluate_every == 0
+        if self._evaluate and due and state.global_step < state.max_steps:  # the last step's is the stage's own
             begin = time.monotonic()
             self._evaluate(state.global_step)
             self._step_at += time.monotonic() - begin
+        if self._stop.is_set():
+            control.should_save = control.should_training_stop = True
 
     def close(self) -> None:
         """Take the bar down; called whatever way the stage ended."""

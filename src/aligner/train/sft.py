@@ -15,22 +15,12 @@ from typing import Any
 
 import torch
 
-from aligner.errors import OutOfMemoryError, StorageError
+from aligner.errors import ConfigError, OutOfMemoryError, StorageError
 from aligner.rows import storage_errors, write_atomic
 from aligner.train.config import Lora, Schedule
 from aligner.train.trainer import trainer_class
 
 _WHOLE = "whole.json"
-# What torch and safetensors say when a write fails; neither raises OSError for it.
-_WRITE_FAILED = (
-    "PytorchStreamWriter",
-    "inline_container",
-    "No space left",
-    "File too large",
-    "IoError",
-    "I/O error",
-    "iostream error",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +81,7 @@ def train_stage(
         gradient_accumulation_steps=schedule.accumulation,
         learning_rate=schedule.learning_rate,
         lr_scheduler_type=schedule.scheduler,
-        warmup_steps=_warmup_steps(schedule, len(rows)),
+        warmup_steps=schedule.warmup_share,  # below 1 it is a share of the steps, however many processes there are
         weight_decay=schedule.weight_decay,
         adam_beta1=schedule.betas[0],
         adam_beta2=schedule.betas[1],
@@ -116,14 +106,19 @@ def train_stage(
         seed=resources.seed,
         data_seed=resources.seed,
     )
-    trainer = trainer_class()(
-        model=model,
-        args=arguments,
-        train_dataset=rows,
-        processing_class=tokenizer,
-        peft_config=_peft(lora) if lora is not None else None,
-        callbacks=[*callbacks, _whole_marker()],
-    )
+    try:
+        trainer = trainer_class()(
+            model=model,
+            args=arguments,
+            train_dataset=rows,
+            processing_class=tokenizer,
+            peft_config=_peft(lora) if lora is not None else None,
+            callbacks=[*callbacks, _whole_marker()],
+        )
+    except ValueError as e:
+        if lora is None:
+            raise
+        raise ConfigError(f"'lora': {str(e).splitlines()[0]}") from e
     _remove_default_printers(trainer)
     try:
         with storage_errors(directory):
@@ -152,6 +147,12 @@ def last_whole_checkpoint(directory: Path) -> Path | None:
     return max(whole, key=checkpoint_step, default=None)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch, which has no one class for it on a CPU, says that memory ran out."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in text or "alloc" in text
+
+
 def _is_finished(checkpoint: Path) -> bool:
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     return bool(state["global_step"] >= state["max_steps"])
@@ -166,13 +167,12 @@ def _named(error: Exception, step: int, directory: Path) -> Exception:
     """The user's error behind what torch says, or the error itself."""
     last = last_whole_checkpoint(directory)
     state = f"the last whole checkpoint is {last}" if last else "no checkpoint was written yet"
-    text = str(error)
-    if isinstance(error, StorageError) or any(sign in text for sign in _WRITE_FAILED):
+    if isinstance(error, StorageError):
         return StorageError(
             f"{directory}: the checkpoint of step {step} cannot be written (disk full?); {state}; "
             "free some space, then go on with --resume"
         )
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in text or "alloc" in text:
+    if is_out_of_memory(error):
         return OutOfMemoryError(
             f"out of memory at step {step}; {state}; free memory and go on with --resume, or start anew with a smaller "
             "batch_size (raise accumulation by as much) or max_length, or with gradient_checkpointing"
@@ -180,14 +180,11 @@ def _named(error: Exception, step: int, directory: Path) -> Exception:
     return error
 
 
-def _warmup_steps(schedule: Schedule, rows: int) -> int:
-    per_epoch = -(-rows // (schedule.batch_size * schedule.accumulation))
-    steps = schedule.steps or per_epoch * schedule.epochs
-    return round(steps * schedule.warmup_share)
-
-
 def _peft(lora: Lora) -> Any:
-    from peft import LoraConfig
+    try:
+        from peft import LoraConfig
+    except ImportError:
+        raise ConfigError("'lora' needs peft; install the extra: pip install 'aligner[lora]'") from None
 
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     return LoraConfig(
