@@ -66,7 +66,7 @@ def lineage_to_json(lineage: Lineage) -> list[dict[str, str]]:
     return [asdict(a) for a in lineage]
 
 
-def lineage_from_json(values: Iterable[Mapping[str, str]]) -> Lineage:
+def lineage_from_json(values: Iterable[object]) -> Lineage:
     """Read back what `lineage_to_json` wrote.
 
     Raises:
@@ -74,6 +74,8 @@ def lineage_from_json(values: Iterable[Mapping[str, str]]) -> Lineage:
     """
     found: list[Ancestor] = []
     for i, value in enumerate(values):
+        if not isinstance(value, Mapping):
+            raise DataError(f"lineage entry {i} is {value!r}; expected a role, a name and a hash")
         role = next((r for r in get_args(LineageRole) if r == value.get("role")), None)
         if role is None or not isinstance(value.get("name"), str) or not isinstance(value.get("hash"), str):
             raise DataError(

@@ -119,8 +119,8 @@ class Usage:
 class Sampling:
     """How to pick tokens. The default is greedy; penalties are left out on purpose (see docs/design/decoding.md).
 
-    `max_new_tokens=None` lets the model decide from its context; `seed` makes a sampled row repeatable whatever else
-    is in its batch.
+    `max_new_tokens=None` lets the model decide from its context. With one `seed` a corrector's row draws the same
+    whatever else is in its batch; an upstream in process draws the same for the same batch.
     """
 
     temperature: float = 0.0

@@ -246,6 +246,30 @@ def test_the_published_formats_put_their_own_space(parts, monkeypatch) -> None:
         assert aligner.correct("USER: x", "a | b").flags == ("marker:USER:", "marker:|")
 
 
+def test_a_published_format_streams_what_it_corrects(parts, monkeypatch) -> None:
+    model, tokenizer, _ = parts
+    card = AlignerCard(prompt=PromptFormat.preset("aligner-v1", tokenizer))
+
+    async def streamed(aligner: Aligner, answer: str) -> str:
+        return "".join([d.text async for d in aligner.stream("q", answer)])
+
+    with Aligner(model, tokenizer, card) as aligner:
+        for seed in range(6):
+            aligner.sampling = Sampling(temperature=2.0, seed=seed, max_new_tokens=8)
+            whole = aligner.correct("q", "the cat sat.").completion.text
+            assert asyncio.run(streamed(aligner, "the cat sat.")) == whole
+
+
+def test_a_stream_that_fails_before_its_first_token_hands_the_answer_through(aligner, monkeypatch) -> None:
+    async def streamed():
+        return [delta async for delta in aligner.stream("q", "the cat.")]
+
+    monkeypatch.setattr(aligner._loop, "_forward", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("lost device")))
+    deltas = asyncio.run(streamed())
+    assert "".join(d.text for d in deltas) == "the cat."
+    assert deltas[-1].kept_because == "error"
+
+
 def test_cache_budget_is_passed_on(parts) -> None:
     with Aligner(*parts, cache_tokens=300) as aligner:
         pairs = [("q", "the cat sat on the mat.")] * 5

@@ -299,6 +299,13 @@ def test_closing_while_another_thread_waits(model) -> None:
             waiting.result(timeout=30)
 
 
+def test_models_that_take_no_positions_are_refused() -> None:
+    from transformers import BloomConfig, BloomForCausalLM
+
+    with pytest.raises(CheckpointError, match="no position_ids"):
+        StepLoop(BloomForCausalLM(BloomConfig(vocab_size=32, hidden_size=16, n_layer=1, n_head=2)))
+
+
 def test_nan_in_unused_cache_does_not_reach_any_row(model) -> None:
     """A long row leaves garbage in its slot; the short row that takes the slot must not see it."""
     with StepLoop(model, max_rows=2) as loop:

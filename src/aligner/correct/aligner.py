@@ -163,13 +163,20 @@ class Aligner:
         ticket = self._loop.start().submit(job.request, on_token=lambda token: _call(running, tokens.put_nowait, token))
         ticket.future.add_done_callback(lambda _: _call(running, tokens.put_nowait, None))
         pieces = IncrementalText(self.codec)
+        shown = False
         try:
             while (token := await tokens.get()) is not None:
-                if text := pieces.push([token]):
+                text = pieces.push([token])
+                if text := text if shown else self._trimmed(job, text):
+                    shown = True
                     yield Delta(text=text)
-            if text := pieces.push([], final=True):
+            text = pieces.push([], final=True)
+            if text := text if shown else self._trimmed(job, text):
+                shown = True
                 yield Delta(text=text)
             done = self._await(job, ticket)
+            if done.kept_because is not None and not shown:
+                yield Delta(text=done.text)  # nothing was shown yet, so the original still can be
             yield Delta(
                 text="",
                 finish_reason=done.completion.finish_reason,
@@ -223,9 +230,7 @@ class Aligner:
         return self._finish(job, decoded)
 
     def _finish(self, job: _Job, decoded: Decoded) -> Correction:
-        text = self.codec.decode(decoded.ids)
-        if self.card.prompt.name != "chat" and text.startswith(" ") and not job.answer.startswith(" "):
-            text = text[1:]  # the published formats end in "ASSISTANT:", so models put the space themselves
+        text = self._trimmed(job, self.codec.decode(decoded.ids))
         usage = Usage(prompt_tokens=len(job.prompt.ids), completion_tokens=len(decoded.ids))
         completion = Completion(text=text, finish_reason=decoded.finish_reason, usage=usage)
         if decoded.finish_reason == "cancelled":
@@ -241,6 +246,11 @@ class Aligner:
         return Correction(
             question=job.chat, answer=job.answer, text=text, completion=completion, flags=_flags(job.prompt)
         )
+
+    def _trimmed(self, job: _Job, text: str) -> str:
+        """The published formats end in "ASSISTANT:", so their models put a space of their own first."""
+        own = self.card.prompt.name != "chat" and not job.answer.startswith(" ")
+        return text.removeprefix(" ") if own else text
 
     def _kept(self, job: _Job, completion: Completion, reason: KeptBecause) -> Correction:
         return Correction(

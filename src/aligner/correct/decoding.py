@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from inspect import signature
 from typing import Any, Self
 
 import torch
@@ -53,6 +54,8 @@ class StepLoop:
         problem = f"layers of type {', '.join(sorted(unknown))}" if unknown else None
         if head is None:
             problem = "no output layer"
+        elif "position_ids" not in signature(model.forward).parameters:
+            problem = "no position_ids"
         elif attention not in ("sdpa", "eager"):
             problem = f"attention of the kind {attention}"
         if problem is not None:

@@ -68,7 +68,7 @@ class StackedModel:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def stream(self, chat: Chat, sampling: Sampling) -> AsyncIterator[Delta]:
-        """The upstream answers in full, then its correction is streamed."""
+        """The upstream answers in full, then its correction is streamed; the last delta's usage adds both."""
         async with closing(self.upstream.generate([chat], sampling)) as answers:
             async for _, answer in answers:
                 if answer.finish_reason == "error":
@@ -76,4 +76,4 @@ class StackedModel:
                     return
                 async with closing(self.aligner.stream(chat, answer.text)) as deltas:
                     async for delta in deltas:
-                        yield delta
+                        yield delta if delta.usage is None else replace(delta, usage=delta.usage + answer.usage)

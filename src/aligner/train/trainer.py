@@ -19,7 +19,7 @@ def trainer_class() -> Any:
 
         def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
             # The data loader's own copy has only the model's columns left.
-            return LengthBuckets(self.train_dataset["length"], self.args.per_device_train_batch_size, self.args.seed)
+            return LengthBuckets(self.train_dataset["length"][:], self.args.per_device_train_batch_size, self.args.seed)
 
         def compute_loss(
             self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
