@@ -25,7 +25,7 @@ _WHOLE = "whole.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageResult:
-    """What a stage did: its model, and figures (losses in nats per completion token, tokens with the prompt's)."""
+    """What a stage made: the trained model (adapters merged), and the optimiser step it ended at."""
 
     model: Any
     steps: int
