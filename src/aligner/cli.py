@@ -8,15 +8,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from aligner import __version__
-from aligner.errors import ConfigError, Interrupted, UserError
+from aligner.errors import ConfigError, GenerationError, Interrupted, UserError
 
 if TYPE_CHECKING:
     from aligner.config import Config
     from aligner.data.check import Check
-    from aligner.runs import Existing
+    from aligner.runs import Existing, RunDir
 
 C = TypeVar("C", bound="Config")
 
@@ -28,6 +29,7 @@ Alignment by learning to correct: train a small model once, stack it on any LLM.
   aligner train CONFIG.yaml [--setting value …]     warm-up, then residual training
   aligner correct --aligner DIR --input IN.jsonl --output OUT.jsonl
                                                     correct the answers of a file
+  aligner eval CONFIG.yaml [--setting value …]      win rates with and without correctors
   aligner data check FILE …                         what is in files of triplets
   aligner report DIR                                one self-contained page of a run
 
@@ -46,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as e:
         _tell(f"aligner: {' '.join(str(e).split())}")
         return 2
+    except GenerationError as e:
+        _tell(f"aligner: {' '.join(str(e).split())}; what was written is whole, go on with --resume")
+        return 1
     except Interrupted as e:
         _tell(f"aligner: {e}")
         return 130
@@ -70,6 +75,7 @@ def _dispatch(arguments: list[str]) -> int:
     verbs: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
         "correct": _correct,
+        "eval": _eval,
         "data check": _data_check,
         "report": _report,
     }
@@ -118,6 +124,53 @@ def _correct(arguments: list[str]) -> int:
         _tell(f"aligner: {summary.kept['error']} answers could not be corrected; the first: {summary.first_error}")
         return 1
     return 0
+
+
+def _eval(arguments: list[str]) -> int:
+    from aligner.config import read_yaml
+    from aligner.evaluate.config import EvalConfig, EvalSettings
+
+    if _helped(EvalSettings, "eval CONFIG.yaml [--resume | --overwrite]", arguments):
+        return 0
+    existing = _existing(arguments)
+    if not arguments or arguments[0].startswith("-"):
+        raise ConfigError("eval needs a configuration: aligner eval CONFIG.yaml (aligner eval --help shows one)")
+    path = arguments.pop(0)
+    from aligner.flags import apply_flags
+
+    config = EvalConfig.from_dict(apply_flags(EvalSettings, read_yaml(path), arguments), where=path)
+    # A judge of one's own lies where one works, and a console script does not look there by itself.
+    sys.path.append(str(Path.cwd()))
+    from aligner.evaluate.run import run
+
+    run_dir = run(config, existing)
+    from aligner.report.render import render_run
+
+    page = render_run(run_dir)
+    _print_eval(run_dir)
+    _print(f"table:  {run_dir.path / 'table.json'}\nreport: {page}")
+    return 0
+
+
+def _print_eval(run_dir: RunDir) -> None:
+    import json
+
+    from rich.console import Console
+
+    from aligner.report.table import terminal_table
+
+    result = run_dir.result() or {}
+    table = json.loads((run_dir.path / "table.json").read_text(encoding="utf-8"))
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for grid in terminal_table(table, result["upstreams"]):
+        console.print(grid)
+    if result["unscored"]:
+        failed = f"{result['failed']:,} answers, corrections or verdicts failed"
+        _tell(
+            f"aligner: {result['unscored']:,} verdicts are unscored ({failed}); they are counted apart, never as ties"
+        )
+    for name in result["self_judged"]:
+        _tell(f"aligner: the judge had a part in making '{name}', so its win rates are self-judged")
 
 
 def _data_check(arguments: list[str]) -> int:
@@ -185,9 +238,11 @@ def _configured(cls: type[C], arguments: list[str], where: str, positional: str 
 def _helped(cls: type[Config], usage: str, arguments: list[str]) -> bool:
     if "-h" not in arguments and "--help" not in arguments:
         return False
+    from inspect import cleandoc
+
     from aligner.flags import flags_help
 
-    _print(f"usage: aligner {usage} [--setting value …]\n\n{cls.__doc__}\n\n{flags_help(cls)}")
+    _print(f"usage: aligner {usage} [--setting value …]\n\n{cleandoc(cls.__doc__ or '')}\n\n{flags_help(cls)}")
     return True
 
 

@@ -240,16 +240,27 @@ class Streams(Protocol):
     def stream(self, chat: Chat, sampling: Sampling) -> AsyncIterator[Delta]: ...
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Compares two answers, one verdict per dimension."""
 
     async def judge(self, question: Chat, candidate: str, baseline: str) -> list[Verdict]: ...
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Scores answers one by one, a number (or None: not scored) per dimension."""
 
     async def score(self, question: Chat, answers: Sequence[str]) -> list[dict[str, float | None]]: ...
+
+
+@runtime_checkable
+class FaultFinder(Protocol):
+    """Counts the faults of answers, per dimension."""
+
+    async def faults(self, question: Chat, answers: Sequence[str]) -> list[dict[str, int] | None]:
+        """One count per dimension for every answer; None: cannot be said."""
+        ...
 
 
 def content_hash(*parts: str) -> str:

@@ -14,6 +14,7 @@ VERBS = {
     "aligner": [],
     "train": ["train"],
     "correct": ["correct"],
+    "eval": ["eval"],
     "data_check": ["data", "check"],
     "report": ["report"],
 }

@@ -31,13 +31,31 @@ def read_object(path: Path) -> dict[str, Any] | None:
     """
     if not path.is_file():
         return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise DataError(f"{path}: not valid JSON ({e}); {_ADVICE}") from None
+    value = _parsed(path)
     if not isinstance(value, dict):
         raise DataError(f"{path}: a {type(value).__name__} where an object should be; {_ADVICE}")
     return value
+
+
+def read_objects(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file that holds one JSON list; none when there is no such file.
+
+    Raises:
+        DataError: not readable as a JSON list of objects.
+    """
+    if not path.is_file():
+        return []
+    value = _parsed(path)
+    if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
+        raise DataError(f"{path}: not a list of objects; {_ADVICE}")
+    return value
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        raise DataError(f"{path}: not valid JSON ({e}); {_ADVICE}") from None
 
 
 def number(values: Mapping[str, Any], key: str, where: str) -> float | None:
@@ -46,7 +64,7 @@ def number(values: Mapping[str, Any], key: str, where: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong(where, key, value, "a number")
+        raise wrong(where, key, value, "a number")
     try:
         return float(value)
     except OverflowError:  # JSON integers have no upper end
@@ -56,7 +74,7 @@ def number(values: Mapping[str, Any], key: str, where: str) -> float | None:
 def text(values: Mapping[str, Any], key: str, where: str) -> str | None:
     value = values.get(key)
     if value is not None and not isinstance(value, str):
-        raise _wrong(where, key, value, "text")
+        raise wrong(where, key, value, "text")
     return value
 
 
@@ -66,7 +84,7 @@ def mapping(values: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise _wrong(where, key, value, "an object")
+        raise wrong(where, key, value, "an object")
     return value
 
 
@@ -76,11 +94,22 @@ def objects(values: Mapping[str, Any], key: str, where: str) -> list[dict[str, A
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
-        raise _wrong(where, key, value, "a list of objects")
+        raise wrong(where, key, value, "a list of objects")
     return value
 
 
-def _wrong(where: str, key: str, value: object, expected: str) -> DataError:
+def items(values: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    """A list of anything; empty when absent."""
+    value = values.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise wrong(where, key, value, "a list")
+    return value
+
+
+def wrong(where: str, key: str, value: object, expected: str) -> DataError:
+    """The error of a value of the wrong type, in one line."""
     shown = repr(value)
     shown = shown if len(shown) <= 60 else shown[:60] + "…"
     return DataError(f"{where}: '{key}' is {shown}; expected {expected}; {_ADVICE}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cache
 from itertools import cycle
+from typing import Any, Literal
 
 import matplotlib as mpl
 from markupsafe import Markup, escape
@@ -17,12 +19,15 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
+from aligner.report import wording
 from aligner.report.curves import Point, Stage
 from aligner.report.samples import RATIO_BINS
+from aligner.report.shift import Shift
 
 SIZE = (5.2, 3.3)  # inches; small, so that the labels can still be read when the page is as wide as a phone
 SOURCES_DRAWN = 5
 _LABEL = 28
+_BINS = 24
 _FONT = "DejaVu Sans"  # comes with matplotlib
 
 # The light page's colours. In SVG each becomes var(--plot-NAME), which the style sheet defines for light and dark.
@@ -38,6 +43,7 @@ _COLORS = {
     "d": "#bf3989",
     "e": "#0e7c86",
 }
+_DOTS = re.compile(r'<g clip-path="[^"]*">\s*(?:<use [^>]*/>\s*){20,}</g>')
 _NAMES = {color: name for name, color in _COLORS.items()}
 
 
@@ -79,6 +85,40 @@ def edits_figure(ratios: Sequence[int], reference_ratios: Sequence[int]) -> Figu
     return figure
 
 
+def shift_figure(shift: Shift) -> Figure:
+    """Scores of answers and of their corrections on two dimensions: points, means with an arrow, and marginals."""
+    # Fixed margins: laying out dozens of these by constraints would take most of the time of a report.
+    figure = Figure(figsize=(4.4, 4.4))
+    grid = figure.add_gridspec(
+        2, 2, width_ratios=(4, 1), height_ratios=(1, 4), left=0.14, right=0.97, bottom=0.12, top=0.87,
+        wspace=0.06, hspace=0.06,
+    )  # fmt: skip
+    ax = figure.add_subplot(grid[1, 0])
+    sides = (("answers", "train", "o", shift.before, shift.mean_before),
+             ("corrections", "held", "x", shift.after, shift.mean_after))  # fmt: skip
+    for label, color, marker, points, mean in sides:
+        look: dict[str, Any] = {"color": _COLORS[color], "marker": marker, "linestyle": "none"}
+        edge = _COLORS["ink"] if marker == "o" else _COLORS[color]
+        ax.plot(*_axes_of(points), **look, ms=3.2, mew=0.7 if marker == "x" else 0, alpha=0.4, zorder=2)
+        ax.plot(*_axes_of([mean]), **look, ms=11, mew=1.2 if marker == "o" else 3.5, mec=edge, zorder=5, label=label)
+    if shift.mean_before != shift.mean_after:
+        arrow = {"arrowstyle": "-|>", "color": _COLORS["ink"], "lw": 1.6, "shrinkA": 6, "shrinkB": 6}
+        ax.annotate("", xy=shift.mean_after, xytext=shift.mean_before, arrowprops=arrow, zorder=6)
+    _frame(ax, _label(shift.x), _label(shift.y))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.label.set_parse_math(False)
+        axis.set_major_locator(MaxNLocator(nbins=6, integer=shift.whole))
+    _marginal(figure.add_subplot(grid[0, 0], sharex=ax), shift, 0)
+    _marginal(figure.add_subplot(grid[1, 1], sharey=ax), shift, 1)
+    figure.legend(
+        loc="upper left", bbox_to_anchor=(0.0, 0.955), ncols=2, fontsize=9, frameon=False, markerscale=0.7,
+        labelcolor=_COLORS["ink"],
+    )  # fmt: skip
+    figure.text(0.02, 0.97, _label(shift.name, 48), fontsize=10, color=_COLORS["ink"], va="center", parse_math=False)
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def to_png(figure: Figure) -> bytes:
     """The figure on white, 150 dots per inch, the same bytes for the same figure."""
     out = io.BytesIO()
@@ -97,9 +137,19 @@ def to_svg(figure: Figure, name: str, title: str) -> Markup:
         raise AssertionError("matplotlib wrote an SVG without a viewBox")
     body = drawn[root.end() :]
     body = re.sub(r"<style\b.*?</style>", "", body, count=1, flags=re.DOTALL)  # it would restyle the whole page
+    body = re.sub(r'<g id="[^"]*_\d+"/>', "", body)
     body = re.sub(r'<g id="[^"]*_\d+">', "<g>", body)  # the same in every figure, so not fit for ids of one page
+    body = _DOTS.sub(_compact, body)
     body = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(stroke|fill): (#[0-9a-f]{6})", _page_color, tag[0]), body)
     return Markup(f'<svg role="img" aria-label="{escape(title)}" viewBox="{root[1]}">{body.strip()}')
+
+
+def _compact(found: re.Match[str]) -> str:
+    """Many dots of one look, which matplotlib writes out for each of them, with the look said once."""
+    style = re.search(r' style="([^"]*)"', found[0])
+    dots = re.sub(r' style="[^"]*"', "", found[0])
+    dots = re.sub(r' (x|y)="([^"]*)"', lambda place: f' {place[1]}="{float(place[2]):.1f}"', dots)
+    return dots.replace("<g ", f'<g style="{style[1]}" ', 1) if style else dots
 
 
 def _page_color(found: re.Match[str]) -> str:
@@ -139,6 +189,39 @@ def _draw_stage(ax: Axes, stage: Stage) -> None:
         _legend(ax)
 
 
+def _axes_of(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _marginal(ax: Axes, shift: Shift, axis: int) -> None:
+    """How one dimension's scores are spread, before as a filled shape and after as a line, so that both can be seen."""
+    sides = [[point[axis] for point in points] for points in (shift.before, shift.after)]
+    edges = _edges([value for side in sides for value in side], shift.whole)
+    flat: Literal["horizontal", "vertical"] = "horizontal" if axis else "vertical"
+    for values, color, filled in zip(sides, ("train", "held"), (True, False), strict=True):
+        counts = [0] * (len(edges) - 1)
+        for value in values:
+            counts[min(max(bisect_right(edges, value) - 1, 0), len(counts) - 1)] += 1
+        shares = [count / len(values) for count in counts]
+        look: dict[str, Any] = {"alpha": 0.35, "linewidth": 0} if filled else {"linewidth": 1.6}
+        ax.stairs(shares, edges, orientation=flat, fill=filled, color=_COLORS[color], **look)
+    ax.set_facecolor("none")
+    ax.tick_params(which="both", left=False, bottom=False, labelleft=False, labelbottom=False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    (ax.set_xlim if axis else ax.set_ylim)(0, None)
+
+
+def _edges(values: Sequence[float], whole: bool) -> list[float]:
+    """Bins over all values: one for each whole number while there are few, else equal ones."""
+    low, high = min(values), max(values)
+    if whole and high - low <= _BINS:
+        return [i - 0.5 for i in range(round(low), round(high) + 2)]
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    return [low + (high - low) * i / _BINS for i in range(_BINS + 1)]
+
+
 def _wants_log(points: Sequence[Point]) -> bool:
     low, high = min((p.low for p in points), default=0.0), max((p.high for p in points), default=0.0)
     return low > 0 and high / low > 20
@@ -162,10 +245,10 @@ def _legend(ax: Axes) -> None:
         label.set_parse_math(False)
 
 
-def _label(name: str) -> str:
+def _label(name: str, length: int = _LABEL) -> str:
     """A name from a file as one short line that the font can draw; what it cannot becomes "?"."""
-    line = " ".join(name.split())
-    line = line if len(line) <= _LABEL else line[: _LABEL - 1] + "…"
+    line = wording.name(name)
+    line = line if len(line) <= length else line[: length - 1] + "…"
     # A leading underscore hides a line from matplotlib's legend.
     return "".join(c if _drawable(c) else "?" for c in line).lstrip("_") or "(no name)"
 

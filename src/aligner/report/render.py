@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from aligner.report import plots, wording
+from aligner.report import page, plots, wording
 from aligner.report.curves import Stage, read_stages
-from aligner.report.fields import mapping, number, objects, read_object, text
+from aligner.report.evaluation import is_evaluation, render_evaluation
+from aligner.report.fields import number, objects, read_object, text
 from aligner.report.samples import CLIP, GROUPS, Sample, Tally, read_samples
-from aligner.rows import storage_errors, write_atomic
 from aligner.runs import RunDir
 
-_HASH_SHOWN = 12
-# Lone surrogates cannot be written as UTF-8, and HTML has no place for the other control characters.
-_UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-_HARDWARE = {
-    "started": "Started",
-    "accelerator": "Accelerator",
-    "processor": "Processor",
-    "cpus": "Processor cores",
-    "platform": "Platform",
-    "python": "Python",
-    "git": "Revision",
-    "command": "Command",
-}
 _GROUP_TITLES = {"edit": "Largest edits", "kept": "Originals kept", "copy": "Answers left as they were"}
 
 
 def render_run(run: RunDir) -> Path:
-    """Write `report.html`, `loss.png` and `edits.png` into the run directory; plots without data are left out.
+    """Write `report.html` and its plots: `plots/*.png` of an evaluation, `loss.png` and `edits.png` of any other run.
+
+    Plots without data are left out.
 
     Returns:
         The path of the page. A page that was there is replaced whole.
@@ -44,17 +30,22 @@ def render_run(run: RunDir) -> Path:
         DataError: a file of the run is damaged; names file and line.
         StorageError: the directory cannot be written.
     """
+    result = read_object(run.path / "result.json")
+    if is_evaluation(run, result):
+        return render_evaluation(run, result)
+    return _render_training(run, result)
+
+
+def _render_training(run: RunDir, result: Mapping[str, Any] | None) -> Path:
     stages = read_stages(run.metrics_path)
     tally, samples = read_samples(run.path / "samples.jsonl")
-    result_path, environment_path = run.path / "result.json", run.path / "env.json"
-    result, environment = read_object(result_path), read_object(environment_path) or {}
-    where = str(result_path)
-    values = result or {}
+    values, where = result or {}, str(run.path / "result.json")
     story = wording.unfinished(stages) if result is None else wording.finished(values, where)
-    page = _environment().get_template("run.html.j2").render(
-        name=run.path.resolve().name,
+    made = page.render(
+        "run.html.j2",
+        run,
+        result,
         kind="Training" if values.get("kind", "train") == "train" else str(values["kind"]).capitalize(),
-        finished=result is not None,
         summary=[*story, *wording.kept(tally)],
         warnings=wording.warnings(stages),
         loss_plots=[_loss_plot(stage, i) for i, stage in enumerate(stages)],
@@ -65,45 +56,11 @@ def render_run(run: RunDir) -> Path:
         groups=_groups(tally, samples),
         shown=len(samples),
         clip=CLIP,
-        config=run.config_path.read_text(encoding="utf-8", errors="replace"),
-        hardware=_hardware(environment),
-        packages={k: str(v) for k, v in mapping(environment, "packages", str(environment_path)).items()},
-        lineage=[_ancestor(a, where) for a in objects(values, "lineage", where)],
-    )  # fmt: skip
-    _write_png(run.path / "loss.png", plots.to_png(plots.loss_figure(stages)) if stages else None)
-    drawn = plots.edits_figure(tally.ratios, tally.reference_ratios) if tally.n else None
-    _write_png(run.path / "edits.png", plots.to_png(drawn) if drawn else None)
-    path = run.path / "report.html"
-    write_atomic(path, _UNWRITABLE.sub("\ufffd", page))
-    return path
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("aligner.report"),
-        autoescape=True,  # model text is text, whatever it says
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
-    environment.filters.update(count=wording.count, decimal=wording.decimal, share=wording.share, name=wording.name)
-    environment.filters["kept"] = lambda reason: wording.KEPT.get(reason, reason.replace("_", " "))
-    return environment
-
-
-def _write_png(path: Path, content: bytes | None) -> None:
-    """Replace the file whole, or remove one that an earlier rendering left when there is nothing to draw now."""
-    with storage_errors(path):
-        if content is None:
-            path.unlink(missing_ok=True)
-            return
-        temporary = path.with_name(f".{path.name}.part")
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    page.write_png(run.path / "loss.png", plots.to_png(plots.loss_figure(stages)) if stages else None)
+    drawn = plots.edits_figure(tally.ratios, tally.reference_ratios) if tally.n else None
+    page.write_png(run.path / "edits.png", plots.to_png(drawn) if drawn else None)
+    return page.write_page(run, made)
 
 
 def _loss_plot(stage: Stage, index: int) -> dict[str, Any]:
@@ -170,25 +127,3 @@ def _groups(tally: Tally, samples: Sequence[Sample]) -> list[dict[str, Any]]:
         if members:
             groups.append({"title": _GROUP_TITLES[group], "samples": members, "total": tally.groups[group]})
     return groups
-
-
-def _hardware(environment: Mapping[str, Any]) -> dict[str, str]:
-    known = {title: environment.get(key) for key, title in _HARDWARE.items()}
-    others = {k.replace("_", " "): v for k, v in environment.items() if k not in _HARDWARE and k != "packages"}
-    return {k: _shown(v) for k, v in {**known, **others}.items()}
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return wording.ABSENT
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _ancestor(ancestor: Mapping[str, Any], where: str) -> dict[str, str]:
-    digest = text(ancestor, "hash", where) or ""
-    return {
-        "role": text(ancestor, "role", where) or wording.ABSENT,
-        "name": text(ancestor, "name", where) or wording.ABSENT,
-        "hash": digest,
-        "short": wording.name(digest[:_HASH_SHOWN]) or wording.ABSENT,
-    }

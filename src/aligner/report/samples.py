@@ -14,7 +14,7 @@ from aligner import edits
 from aligner.edits import Edit
 from aligner.errors import DataError
 from aligner.report.fields import number, rows_of, text
-from aligner.types import Message, as_chat
+from aligner.types import Chat, Message, as_chat
 
 SHOWN = 60
 # Word diffs take memory with the product of the two lengths, and nobody reads further than this.
@@ -78,7 +78,7 @@ def read_samples(path: Path, limit: int = SHOWN) -> tuple[Tally, list[Sample]]:
     found: dict[str, dict[Group, list[tuple[float, int]]]] = {}
     for index, row in enumerate(rows_of(path)):
         where = f"{path}:{row.line}"
-        answer, correction = _required(row.value, "answer", where), _required(row.value, "correction", where)
+        answer, correction = required(row.value, "answer", where), required(row.value, "correction", where)
         source, group, ratio = (
             text(row.value, "source", where) or "",
             _group(row.value, where),
@@ -175,20 +175,16 @@ def _worth_joining(left: _Block, middle: _Block, right: _Block) -> bool:
 
 
 def _sample(row: Mapping[str, Any], where: str) -> Sample:
-    answer, correction = _required(row, "answer", where), _required(row, "correction", where)
+    answer, correction = required(row, "answer", where), required(row, "correction", where)
     reference = text(row, "reference", where)
-    try:
-        # Plain edits, such as a sentence and its rephrasing, come without a question.
-        chat = as_chat(row["question"]) if row.get("question") else ()
-    except (DataError, TypeError) as e:
-        raise DataError(f"{where}: the question cannot be read ({e})") from None
+    chat = question_of(row, where)
     texts = (answer, correction, reference or "", *(m.content for m in chat))
     copied = number(row, "copied_share", where)
     return Sample(
         id=str(row.get("id") or ""),
         source=text(row, "source", where) or "",
         group=_group(row, where),
-        question=tuple(Message(role=m.role, content=m.content[:CLIP]) for m in chat),
+        question=clipped(chat),
         edits=readable(edits.diff(answer[:CLIP], correction[:CLIP])),
         reference=reference[:CLIP] if reference is not None else None,
         kept_because=text(row, "kept_because", where),
@@ -197,6 +193,23 @@ def _sample(row: Mapping[str, Any], where: str) -> Sample:
         copied_share=edits.copied_share(answer, correction) if copied is None else copied,
         cut=any(len(t) > CLIP for t in texts),
     )
+
+
+def question_of(row: Mapping[str, Any], where: str) -> Chat:
+    """The row's question; no turns where it has none, as plain edits, such as a sentence and its rephrasing, have.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return as_chat(row["question"]) if row.get("question") else ()
+    except (DataError, TypeError) as e:
+        raise DataError(f"{where}: the question cannot be read ({e})") from None
+
+
+def clipped(chat: Chat) -> Chat:
+    """The chat with each turn cut to its first CLIP characters."""
+    return tuple(Message(role=m.role, content=m.content[:CLIP]) for m in chat)
 
 
 def _group(row: Mapping[str, Any], where: str) -> Group:
@@ -216,7 +229,12 @@ def _flags(row: Mapping[str, Any]) -> list[str]:
     return [str(f) for f in flags] if isinstance(flags, list) else []
 
 
-def _required(row: Mapping[str, Any], key: str, where: str) -> str:
+def required(row: Mapping[str, Any], key: str, where: str) -> str:
+    """A text that a sample cannot be shown without.
+
+    Raises:
+        DataError: it is absent or no text.
+    """
     value = text(row, key, where)
     if value is None:
         raise DataError(f"{where}: a sample without '{key}'; the file is not a run's samples")

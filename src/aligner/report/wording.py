@@ -12,6 +12,7 @@ from aligner.report.fields import mapping, number, objects, text
 from aligner.report.samples import Tally
 
 ABSENT = "–"
+MINUS = "\u2212"
 # Below this share of the loss a change is not worth a verb.
 _SAME = 0.005
 _NAME = 120
@@ -46,6 +47,21 @@ def share(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return _odd(value)
     return f"{100 * value:.1f}\u00a0%"
+
+
+def signed(value: float | None) -> str:
+    """A per cent value with its sign and one digit: 12.34 as +12.3; what is not 0 never reads 0."""
+    if value is None or not math.isfinite(value):
+        return _odd(value)
+    digits = f"{abs(value):.1f}"
+    if value and digits == "0.0":
+        digits = f"{abs(value):.1g}"
+    return digits if value == 0 else f"{'+' if value > 0 else MINUS}{digits}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """[+1.2, +3.4]; empty unless both ends are known."""
+    return "" if low is None or high is None else f"[{signed(low)}, {signed(high)}]"
 
 
 def magnitude(value: float) -> str:
@@ -88,6 +104,17 @@ def listing(parts: Iterable[str]) -> str:
     """a, b and c."""
     *most, last = parts
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def said(value: Any) -> str:
+    """Any JSON value in a line; null, and what is empty, is absent."""
+    if isinstance(value, dict):
+        return ", ".join(f"{k}: {said(v)}" for k, v in value.items()) or ABSENT
+    if isinstance(value, list):
+        return ", ".join(map(said, value)) or ABSENT
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ABSENT if value is None or value == "" else str(value)
 
 
 def tallied(counts: Mapping[str, float]) -> str:

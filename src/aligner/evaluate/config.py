@@ -1,0 +1,187 @@
+"""EvalConfig: everything that decides how correctors are measured."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from aligner.config import Config
+from aligner.types import Sampling
+
+# A name is also a file's name in the run directory.
+_NAME = re.compile(r"\w[\w.+ -]{0,99}")
+_AVERAGES = ("all", "seen", "unseen")
+
+
+def _check_name(name: str) -> str:
+    if not _NAME.fullmatch(name) or name.endswith(" "):
+        raise ValueError("a name has letters, digits, '.', '_', '+', '-' and spaces, begins with a letter or digit "
+                         "and has at most 100 characters")  # fmt: skip
+    if name.lower() in _AVERAGES:
+        raise ValueError(f"'{name}' stands for an average in the table; choose another name")
+    return name
+
+
+def _check_dimensions(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names) or not all(n.strip() for n in names):
+        raise ValueError("every dimension has a name, and no two the same")
+    return names
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+
+
+class TaskSpec(Config):
+    """Questions of one kind, and the dimensions in which answers to them are reported."""
+
+    name: Name
+    file: Path
+    """JSONL or JSON list (plain, .gz or .xz); every row has an id and a question (text or messages), and may have a
+    split and a reference."""
+    dimensions: Annotated[tuple[str, ...], AfterValidator(_check_dimensions)] = Field(min_length=1)
+    sample: int | None = Field(default=None, ge=1)
+    """Questions that are used, drawn with the run's seed; left out: as the run's `sample` says."""
+
+
+class UpstreamSpec(Config):
+    """A model whose answers are corrected: one that is run here, or its stored answers."""
+
+    name: Name
+    group: str = ""
+    """Its kind, for the report."""
+    seen: bool | None = None
+    """Whether its answers were among those that the correctors were trained on."""
+    model: str | None = None
+    """A directory or a Hub id."""
+    answers: Path | None = None
+    """Stored answers: rows with id and answer, and with task where two tasks share an id."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.model is not None and self.answers is not None:
+            raise ValueError("give either 'model' (it answers now) or 'answers' (they are stored), not both")
+        return self
+
+
+class CorrectorSpec(Config):
+    """A corrector that is run here, or its stored corrections."""
+
+    name: Name
+    aligner: str | None = None
+    """A directory, a training run, or a Hub id."""
+    corrections: Path | None = None
+    """Stored corrections: rows with id, upstream and correction, and with task where two tasks share an id."""
+    prompt: str | None = None
+    """The prompt format of a checkpoint without aligner.json: aligner-v1, aligner-repo or chat."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.aligner is None) == (self.corrections is None):
+            raise ValueError("give either 'aligner' (it corrects now) or 'corrections' (they are stored), not both")
+        return self
+
+
+class JudgeSpec(Config):
+    """Who judges."""
+
+    call: str
+    """`module:callable`; the callable is called with `arguments` and returns the judge."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    in_flight: int = Field(default=8, ge=1)
+    """Questions that are before the judge at the same time."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        module, _, name = self.call.partition(":")
+        if not all(part.isidentifier() for part in [*module.split("."), *name.split(".")]):
+            raise ValueError("'call' is written module:callable, such as my_package.judges:make_judge")
+        return self
+
+
+class Decoding(Config):
+    """How upstreams that are run here decode."""
+
+    temperature: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """0 is greedy."""
+    top_k: int = Field(default=0, ge=0)
+    """Sample from the k likeliest tokens (0: all)."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Sample from the likeliest tokens that hold this much probability (1: all)."""
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """Longest answer; left out: 512."""
+    seed: int = Field(default=0, ge=0)
+
+    def to_sampling(self) -> Sampling:
+        return Sampling(**self.model_dump())
+
+
+class EvalSettings(Config):
+    """Measure correctors: win rates over the upstreams' own answers, per task, dimension and split.
+
+    CONFIG.yaml also says what is measured; these have no options:
+
+      tasks:                                   # rows with id and question, and with split where there are several
+        - {name: questions, file: questions.jsonl, dimensions: [helpful, harmless]}
+      upstreams:                               # each has a model, or stored answers
+        - {name: small, model: runs/small/model, group: open, seen: true}
+        - {name: api, answers: api-answers.jsonl, seen: false}
+      correctors:                              # each has an aligner, or stored corrections
+        - {name: mine, aligner: runs/mine}
+      judge: {call: "my_judges:make_judge", arguments: {}}
+    """
+
+    out: Path
+    """The run directory: answers, corrections, verdicts, the table and the report."""
+    sample: int | None = Field(default=None, ge=1)
+    """Questions of each task that are used, drawn with the seed; left out: all of them."""
+    sampling: Decoding = Decoding()
+    batch_size: int = Field(default=16, ge=1)
+    """Questions that an upstream answers at the same time."""
+    max_rows: int = Field(default=64, ge=1)
+    """Answers corrected at the same time."""
+    cache_tokens: int | None = Field(default=None, ge=1)
+    """Tokens that the corrector's cache may hold; lower it where memory runs out."""
+    device: str | None = None
+    """cpu, cuda, …; left out: the accelerator where there is one."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Arithmetic; auto keeps what each checkpoint was saved in."""
+    resamples: int = Field(default=1000, ge=1)
+    """Bootstrap samples of the questions, for the intervals."""
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    """Share of the bootstrap samples that an interval covers."""
+    seed: int = Field(default=42, ge=0, lt=2**32)
+    """Of the drawn questions, the intervals and the examples."""
+    examples: int = Field(default=3, ge=0)
+    """Gains, losses and other rows, each so many, kept for the report per corrector, upstream and task."""
+
+
+class EvalConfig(EvalSettings):
+    """All of an evaluation: its settings, and what is measured."""
+
+    tasks: tuple[TaskSpec, ...] = Field(min_length=1)
+    upstreams: tuple[UpstreamSpec, ...] = Field(min_length=1)
+    correctors: tuple[CorrectorSpec, ...] = Field(min_length=1)
+    judge: JudgeSpec | None = None
+    """Left out where `run` is handed one."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for what in ("tasks", "upstreams", "correctors"):
+            twice = _twice(spec.name for spec in getattr(self, what))
+            if twice is not None:
+                raise ValueError(f"two of '{what}' are called '{twice}'; names tell them apart")
+        return self
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    # Some file systems do not tell capitals from small letters.
+    met: set[str] = set()
+    for name in names:
+        if name.lower() in met:
+            return name
+        met.add(name.lower())
+    return None

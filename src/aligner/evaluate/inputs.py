@@ -1,0 +1,117 @@
+"""What an evaluation is given, read and checked before anything is spent: tasks, stored texts, checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from aligner.errors import CheckpointError, ConfigError, RunError
+from aligner.evaluate.config import CorrectorSpec, EvalConfig
+from aligner.evaluate.stored import stored_answers, stored_corrections
+from aligner.evaluate.tasks import Suite, read_task
+from aligner.rows import dumps, file_hash, write_atomic
+from aligner.runs import RunDir
+
+FILE_NAME = "inputs.json"
+
+
+def read_inputs(config: EvalConfig, live: Collection[str]) -> tuple[Suite, dict[str, Any]]:
+    """The suite, and a record of what was read: files by content, and which questions were drawn.
+
+    Args:
+        config: all of its files are read and checked.
+        live: names of the upstreams that the caller brings.
+
+    Raises:
+        DataError: a file is not what it should be.
+        ConfigError: an upstream has neither a model nor answers, or one that is brought is not in the configuration.
+    """
+    for name in live:
+        if name not in {spec.name for spec in config.upstreams}:
+            raise ConfigError(f"an upstream '{name}' is handed in, and 'upstreams' does not name it")
+    for spec in config.upstreams:
+        if spec.model is None and spec.answers is None and spec.name not in live:
+            raise ConfigError(f"upstreams, '{spec.name}': give 'model' (it answers now) or 'answers' (they are stored)")
+    tasks = [read_task(spec, sample=config.sample, seed=config.seed) for spec in config.tasks]
+    suite = Suite(tasks)
+    files: dict[str, Path] = {f"tasks/{spec.name}": spec.file for spec in config.tasks}
+    for spec in config.upstreams:
+        if spec.answers is not None and spec.name not in live:
+            _exhaust(stored_answers(spec.answers, suite))
+            files[f"answers/{spec.name}"] = spec.answers
+    for corrector in config.correctors:
+        if corrector.corrections is not None:
+            for spec in config.upstreams:
+                _exhaust(stored_corrections(corrector.corrections, suite, spec.name))
+            files[f"corrections/{corrector.name}"] = corrector.corrections
+    drawn = {task.name: [item.id for item in task.items] for task in tasks if task.sampled}
+    return suite, {"files": {name: file_hash(path) for name, path in files.items()}, "sampled": drawn}
+
+
+def check_checkpoints(config: EvalConfig, live: Collection[str]) -> None:
+    """Find out whether every model is there, without loading one: hours of answers come before the first correction.
+
+    Raises:
+        CheckpointError: one is not.
+    """
+    models = [spec.model for spec in config.upstreams if spec.model is not None and spec.name not in live]
+    correctors = [spec for spec in config.correctors if spec.aligner is not None]
+    if not models and not correctors:
+        return  # nothing here needs torch
+    from aligner.generate.hf import load_tokenizer, model_context
+
+    for name in [*models, *(corrector_place(spec) for spec in correctors)]:
+        load_tokenizer(name)
+        model_context(name)
+    for spec in correctors:
+        _check_card(spec)
+
+
+def corrector_place(spec: CorrectorSpec) -> str:
+    """The directory of a corrector's weights, also where a training run is named; or its Hub id.
+
+    Raises:
+        CheckpointError: it is a training run that has not finished.
+    """
+    name = str(spec.aligner)
+    place = Path(name)
+    if (place / "config.yaml").is_file():
+        if not (place / "model").is_dir():
+            raise CheckpointError(f"{name}: this run has no model yet; finish it first (aligner train … --resume)")
+        return str(place / "model")
+    return name
+
+
+def record_inputs(run_dir: RunDir, record: dict[str, Any]) -> None:
+    """Write the record into the run directory, or compare it with the one there.
+
+    Raises:
+        RunError: a file is not what it was when the run was started.
+    """
+    path = run_dir.path / FILE_NAME
+    text = dumps(record, indent=2) + "\n"
+    if path.is_file():
+        if path.read_text(encoding="utf-8") != text:
+            raise RunError(
+                f"{run_dir.path}: a task, or stored answers or corrections, changed since the run was started; start "
+                "anew with --overwrite, or choose another --out"
+            )
+        return
+    write_atomic(path, text)
+
+
+def _check_card(spec: CorrectorSpec) -> None:
+    from aligner.correct.card import FILE_NAME as CARD
+    from aligner.correct.card import AlignerCard
+
+    if AlignerCard.load(corrector_place(spec)) is None and spec.prompt is None:
+        raise CheckpointError(
+            f"{spec.aligner}: no {CARD}, so the prompt it was trained with is not known; name it in the corrector's "
+            "'prompt': aligner-v1 for the released 7B checkpoint, aligner-repo for the published training code, or chat"
+        )
+
+
+def _exhaust(values: Any) -> None:
+    for _ in values:
+        pass

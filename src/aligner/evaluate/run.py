@@ -1,0 +1,254 @@
+"""`aligner eval`: answers of upstreams, corrected and judged, resumable question by question."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from aligner.errors import ConfigError
+from aligner.evaluate import answering, correcting
+from aligner.evaluate.config import CorrectorSpec, EvalConfig, UpstreamSpec
+from aligner.evaluate.inputs import check_checkpoints, corrector_place, read_inputs, record_inputs
+from aligner.evaluate.judging import Bench, check_judge, load_judge
+from aligner.evaluate.progress import Progress
+from aligner.evaluate.store import Store
+from aligner.evaluate.stored import stored_answers, stored_corrections
+from aligner.evaluate.summary import summarise
+from aligner.evaluate.tasks import Suite
+from aligner.generate.collect import run_sync
+from aligner.rows import storage_errors
+from aligner.runs import Existing, RunDir
+from aligner.types import Generator, Judge
+
+if TYPE_CHECKING:
+    from aligner.correct.aligner import Aligner
+
+
+def run(
+    config: EvalConfig,
+    existing: Existing = "refuse",
+    judge: Judge | None = None,
+    upstreams: Mapping[str, Generator] | None = None,
+) -> RunDir:
+    """Measure correctors into `config.out`: answers, corrections, verdicts, table.json and result.json.
+
+    Everything is kept as it finishes. With existing="resume" nothing that is there is done again; what failed is asked
+    for once more, also when the run was finished. Only what has to run is loaded, one model at a time: stored answers
+    and corrections need no model library.
+
+    Args:
+        config: what is measured.
+        existing: what to do with a run directory that is there.
+        judge: takes the place of the configuration's.
+        upstreams: live ones by name; each takes the place of the model or stored answers of that name.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: what the run needs is missing or wrong, an upstream answers nothing, or
+            a corrector or the judge fails at everything.
+        RunError: the directory exists, or was started with another configuration or other files.
+        GenerationError: an upstream failed on a whole batch; go on with resume.
+        StorageError: the disk is full; go on with resume.
+    """
+    live = dict(upstreams or {})
+    run_dir = RunDir(config.out)
+    if existing == "resume" and _is_whole(run_dir):
+        run_dir = RunDir.create(config.out, config, existing)
+        _say(f"{config.out}: already finished")
+        return run_dir
+    suite, record = read_inputs(config, live)
+    asked = _judge(config, judge)
+    check_checkpoints(config, live)
+    run_dir = RunDir.create(config.out, config, existing)
+    with run_dir.locked():
+        record_inputs(run_dir, record)
+        _Evaluation(config, run_dir, suite, asked, live).run()
+    return run_dir
+
+
+class _Evaluation:
+    """One run on its way: what its steps share."""
+
+    def __init__(
+        self, config: EvalConfig, run_dir: RunDir, suite: Suite, judge: Judge, live: Mapping[str, Generator]
+    ) -> None:
+        self.config, self.run_dir, self.suite, self.judge, self.live = config, run_dir, suite, judge, live
+        self.answers: dict[str, Store] = {}
+        self.corrections: dict[tuple[str, str], Store] = {}
+        self.verdicts: dict[tuple[str, str], Store] = {}
+        self.blank: dict[str, int] = {}
+
+    def run(self) -> None:
+        with storage_errors(self.run_dir.path):
+            (self.run_dir.path / "result.json").unlink(missing_ok=True)
+            (self.run_dir.path / "verdicts").mkdir(exist_ok=True)
+        with self._timed("answers"):
+            for upstream in self.config.upstreams:
+                self._answer(upstream)
+        with self._timed("corrections"):
+            for corrector in self.config.correctors:
+                self._correct(corrector)
+        with self._timed("judging"):
+            run_sync(self._judge_all())
+        summarise(
+            self.config,
+            self.run_dir,
+            self.suite,
+            self.judge,
+            verdicts=self.verdicts,
+            blank=self.blank,
+            failed={
+                "answers": sum(len(s.failed) for s in self.answers.values()),
+                "corrections": sum(len(s.failed) for s in self.corrections.values()),
+                "verdicts": sum(len(s.failed) for s in self.verdicts.values()),
+            },
+        )
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            with self.run_dir.metrics() as metrics:
+                metrics.write({"stage": stage, "seconds": round(time.monotonic() - begin, 3)})
+
+    def _store(self, *parts: str) -> Store:
+        return Store(self.run_dir.path.joinpath(*parts[:-1], f"{parts[-1]}.jsonl"), self.suite)
+
+    def _answer(self, spec: UpstreamSpec) -> None:
+        store = self.answers[spec.name] = self._store("answers", spec.name)
+        try:
+            if not store.missing():
+                pass
+            elif spec.answers is not None and spec.name not in self.live:
+                answering.take_over(stored_answers(spec.answers, self.suite), store)
+            else:
+                self._ask(spec, store)
+                _free_memory()
+            self.blank[spec.name] = answering.check_answers(spec.name, self.suite, store)
+        finally:
+            store.close()
+
+    def _ask(self, spec: UpstreamSpec, store: Store) -> None:
+        upstream = self.live.get(spec.name) or self._load_upstream(spec)
+        with Progress(f"{spec.name}: answering", len(self.suite), store.whole()) as progress:
+            run_sync(answering.ask(upstream, self.suite, self.config.sampling.to_sampling(), store, progress))
+
+    def _load_upstream(self, spec: UpstreamSpec) -> Generator:
+        from aligner.generate.hf import HFGenerator
+
+        _say(f"{spec.name}: loading {spec.model}")
+        config = self.config
+        return HFGenerator.from_pretrained(
+            str(spec.model), device=config.device, dtype=config.dtype, batch_size=config.batch_size
+        )
+
+    def _correct(self, spec: CorrectorSpec) -> None:
+        stores = {u.name: self._store("corrections", spec.name, u.name) for u in self.config.upstreams}
+        self.corrections |= {(spec.name, upstream): store for upstream, store in stores.items()}
+        try:
+            if spec.corrections is not None:
+                for upstream, store in stores.items():
+                    texts = stored_corrections(spec.corrections, self.suite, upstream)
+                    correcting.take_over(texts, self.answers[upstream], store)
+            else:
+                self._run_corrector(spec, stores)
+                _free_memory()
+            for upstream, store in stores.items():
+                correcting.check_corrections(spec.name, upstream, store)
+        finally:
+            for store in [*stores.values(), *self.answers.values()]:
+                store.close()
+
+    def _run_corrector(self, spec: CorrectorSpec, stores: Mapping[str, Store]) -> None:
+        """All upstreams with one corrector, which is loaded where an answer is left to correct, and once."""
+        aligner: Aligner | None = None
+        done: list[tuple[correcting.Hashes, Store]] = []
+        try:
+            for upstream, store in stores.items():
+                answers = self.answers[upstream]
+                hashes = correcting.hash_answers(answers, len(self.suite))
+                correcting.copy_same(hashes, store, done)
+                done.append((hashes, store))
+                if any(place in answers for place in store.missing()):
+                    aligner = aligner or self._load_corrector(spec)
+                    label = f"{spec.name}: correcting {upstream}"
+                    with Progress(label, answers.whole(), store.whole()) as progress:
+                        correcting.correct(aligner, self.suite, answers, store, progress)
+        finally:
+            if aligner is not None:
+                aligner.close()
+
+    def _load_corrector(self, spec: CorrectorSpec) -> Aligner:
+        from aligner.correct.aligner import Aligner
+
+        _say(f"{spec.name}: loading {spec.aligner}")
+        config = self.config
+        aligner = Aligner.from_pretrained(
+            corrector_place(spec),
+            prompt=spec.prompt,
+            device=config.device,
+            dtype=config.dtype,
+            max_rows=config.max_rows,
+            cache_tokens=config.cache_tokens,
+        )
+        with self.run_dir.metrics() as metrics:
+            metrics.write({"corrector": spec.name, "parameters": aligner.model.num_parameters()})
+        return aligner
+
+    async def _judge_all(self) -> None:
+        """All in one event loop, to which a judge's connections may be bound."""
+        for corrector in self.config.correctors:
+            for upstream in self.config.upstreams:
+                key = (corrector.name, upstream.name)
+                self.verdicts[key] = self._store("verdicts", *key)
+                bench = Bench(
+                    judge=self.judge,
+                    suite=self.suite,
+                    corrector=corrector.name,
+                    upstream=upstream.name,
+                    seen=upstream.seen,
+                    answers=self.answers[upstream.name],
+                    corrections=self.corrections[key],
+                    verdicts=self.verdicts[key],
+                    in_flight=self.config.judge.in_flight if self.config.judge else 8,
+                )
+                try:
+                    left = bench.left()
+                    if left:
+                        done = self.verdicts[key].whole()
+                        with Progress(f"{corrector.name}: judging {upstream.name}", done + left, done) as progress:
+                            await bench.judge_all(progress)
+                finally:
+                    for store in (bench.answers, bench.corrections, bench.verdicts):
+                        store.close()
+
+
+def _judge(config: EvalConfig, judge: Judge | None) -> Judge:
+    if judge is not None:
+        return check_judge(judge)
+    if config.judge is None:
+        raise ConfigError("the setting 'judge' is missing; name what makes the judge: judge: {call: module:callable}")
+    return load_judge(config.judge)
+
+
+def _is_whole(run_dir: RunDir) -> bool:
+    """Finished, with nothing that failed."""
+    result = run_dir.result()
+    return result is not None and not result.get("failed")
+
+
+def _free_memory() -> None:
+    """Give back what a model held before the next one is loaded."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - progress

@@ -1,0 +1,158 @@
+"""The last step: table.json, samples.jsonl and result.json, made from the verdict files row by row."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+
+from aligner.evaluate.config import CorrectorSpec, EvalConfig
+from aligner.evaluate.examples import Examples, gain_of
+from aligner.evaluate.inputs import corrector_place
+from aligner.evaluate.judging import judge_name
+from aligner.evaluate.store import Store
+from aligner.evaluate.table import Tally
+from aligner.evaluate.tasks import SEEN, UPSTREAM, Suite, Task
+from aligner.rows import JsonlWriter, storage_errors, write_atomic
+from aligner.runs import Lineage, RunDir, lineage_to_json, merge_lineage
+from aligner.types import FaultFinder, Judge, Scorer
+
+
+def summarise(
+    config: EvalConfig,
+    run_dir: RunDir,
+    suite: Suite,
+    judge: Judge,
+    *,
+    verdicts: Mapping[tuple[str, str], Store],
+    blank: Mapping[str, int],
+    failed: Mapping[str, int],
+) -> None:
+    """Write what the verdicts come to; result.json comes last and says that the run is finished.
+
+    Args:
+        config, run_dir, suite, judge: of the run.
+        verdicts: by corrector and upstream.
+        blank: blank answers by upstream.
+        failed: what failed, by step.
+    """
+    samples_path = run_dir.path / "samples.jsonl"
+    with storage_errors(samples_path):
+        samples_path.unlink(missing_ok=True)
+    tallies = []
+    with run_dir.samples() as samples:
+        for corrector in config.correctors:
+            tally = Tally(corrector.name, suite, config.upstreams)
+            for upstream in config.upstreams:
+                _count(verdicts[corrector.name, upstream.name], tally, config, suite, samples)
+            tallies.append(tally)
+    table = [row for tally in tallies for row in tally.rows(config)]
+    write_atomic(run_dir.path / "table.json", json.dumps(table, ensure_ascii=False, indent=1) + "\n")
+    lineages = {spec.name: _lineage(spec) for spec in config.correctors}
+    seconds, parameters = _metrics(run_dir)
+    run_dir.write_result({
+        "kind": "eval",
+        "correctors": [
+            {
+                "name": spec.name,
+                "aligner": spec.aligner,
+                "corrections": None if spec.corrections is None else spec.corrections.name,
+                "parameters": parameters.get(spec.name),
+                "lineage": lineage_to_json(lineages[spec.name]),
+            }
+            for spec in config.correctors
+        ],
+        "upstreams": [
+            {
+                "name": spec.name,
+                "group": spec.group,
+                "seen": spec.seen,
+                "model": spec.model,
+                "answers": None if spec.answers is None else spec.answers.name,
+                "blank": blank[spec.name],
+            }
+            for spec in config.upstreams
+        ],
+        "tasks": [
+            {
+                "name": task.name,
+                "dimensions": list(task.dimensions),
+                "n": len(task.items),
+                "splits": _splits(task, config),
+                "sampled": task.sampled,
+            }
+            for task in suite.tasks
+        ],
+        "judge": {
+            "name": judge_name(judge),
+            "call": None if config.judge is None else config.judge.call,
+            "counts_faults": isinstance(judge, FaultFinder),
+            "scores": isinstance(judge, Scorer),
+        },
+        "unscored": sum(tally.unscored for tally in tallies),
+        "failed": sum(failed.values()),
+        "failed_by_step": dict(failed),
+        "regressions": {
+            tally.corrector: {
+                "worse": tally.worse,
+                "n": tally.judged,
+                "share": round(tally.worse / tally.judged, 4) if tally.judged else None,
+            }
+            for tally in tallies
+        },
+        "seconds": seconds,
+        "lineage": lineage_to_json(merge_lineage(*lineages.values())),
+        "self_judged": [name for name, lineage in lineages.items() if _had_a_part(judge, lineage)],
+    })  # fmt: skip
+
+
+def _count(store: Store, tally: Tally, config: EvalConfig, suite: Suite, samples: JsonlWriter) -> None:
+    """Count one verdict file and keep its examples."""
+    examples = {task.name: Examples(config.examples, config.seed) for task in suite.tasks}
+    try:
+        for place, row in store.rows():
+            tally.add(place, row)
+            examples[row["task"]].add(place, row, gain_of(row, suite.dimensions[row["task"]]))
+        for picks in examples.values():
+            for kind, place, gain in picks.picked():
+                samples.write(store.get(place) | {"gain": round(gain, 6), "picked": kind})
+    finally:
+        store.close()
+
+
+def _splits(task: Task, config: EvalConfig) -> dict[str, int]:
+    """Questions by the splits that the table has; those of unseen upstreams are the seen ones again."""
+    splits = task.splits()
+    if SEEN in splits and any(spec.seen is False for spec in config.upstreams):
+        splits[UPSTREAM] = splits.get(UPSTREAM, 0) + splits[SEEN]
+    return splits
+
+
+def _metrics(run_dir: RunDir) -> tuple[dict[str, float], dict[str, int]]:
+    """Seconds by step over all the times that the run was resumed, and the correctors' sizes."""
+    seconds: Counter[str] = Counter()
+    parameters: dict[str, int] = {}
+    with run_dir.metrics_path.open(encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            if "parameters" in row:
+                parameters[row["corrector"]] = row["parameters"]
+            else:
+                seconds[row["stage"]] += row["seconds"]
+    return {stage: round(value, 3) for stage, value in seconds.items()}, parameters
+
+
+def _lineage(spec: CorrectorSpec) -> Lineage:
+    """What a corrector was made from; nothing is known of stored corrections."""
+    if spec.aligner is None:
+        return ()
+    from aligner.correct.card import AlignerCard
+
+    card = AlignerCard.load(corrector_place(spec))
+    return card.lineage if card is not None else ()
+
+
+def _had_a_part(judge: Judge, lineage: Lineage) -> bool:
+    """Whether the judge is found in a corrector's lineage, by the hash of its `ancestor` or by its `lineage_name`."""
+    digest = getattr(getattr(judge, "ancestor", None), "hash", None)
+    name = getattr(judge, "lineage_name", None)
+    return any(a.hash == digest or a.name == name for a in lineage)

@@ -1,0 +1,290 @@
+"""The page of an evaluation: what correcting won and lost, by upstream, task and split, with examples of both."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from aligner.report import page, plots, wording
+from aligner.report.examples import Group, read_examples
+from aligner.report.fields import items, mapping, number, objects, read_object, text, wrong
+from aligner.report.samples import CLIP
+from aligner.report.shift import JITTER, Shift, read_shifts
+from aligner.report.table import ALL, AVERAGES, Cell, ScoreTable, Upstream, read_table, read_upstreams
+from aligner.report.verdicts import Judged, Pair, WorseShares, read_verdicts
+from aligner.rows import storage_errors
+from aligner.runs import RunDir
+
+_GROUPS: dict[Group, str] = {"gain": "Biggest gains", "loss": "Biggest losses", "random": "Picked at random"}
+_WORK = {"answers": "answering", "corrections": "correcting", "judging": "judging"}
+_UNFINISHED = "This run is not finished: it has no result.json yet. The page shows what it has written so far."
+_NOT_IN_A_NAME = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One row of a table by upstream: its ω cells, and its measures as text."""
+
+    name: str
+    unseen: bool
+    cells: Sequence[Cell]
+    measures: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A shift as it stands on the page and as a file of plots/."""
+
+    shift: Shift
+    svg: Markup
+    png: bytes
+    file: str
+    means: str
+
+
+def is_evaluation(run: RunDir, result: Mapping[str, Any] | None) -> bool:
+    """Whether the run says so, or, not being finished, has begun to write verdicts."""
+    return (run.path / "verdicts").is_dir() if result is None else result.get("kind") == "eval"
+
+
+def render_evaluation(run: RunDir, result: Mapping[str, Any] | None) -> Path:
+    """Write `report.html` and `plots/shift-*.png`; plots of an earlier rendering that have no data now are removed.
+
+    Returns:
+        The path of the page. A page that was there is replaced whole.
+
+    Raises:
+        DataError: a file of the run is damaged; names file and line.
+        StorageError: the directory cannot be written.
+    """
+    values, where = result or {}, str(run.path / "result.json")
+    table, known = read_table(run.path / "table.json"), read_upstreams(values, where)
+    judged = read_verdicts(run.path / "verdicts")
+    examples = read_examples(run.path / "samples.jsonl")
+    correctors = [_model(c, where) for c in items(values, "correctors", where)]
+    listed = {c["name"]: c for c in correctors}
+    names = list(dict.fromkeys([*listed, *table.correctors]))
+    marked = [wording.said(s) for s in items(values, "self_judged", where)]
+    drawn = _shifts(run, judged, names, [u.name for _, group in table.groups(known) for u in group])
+    worse = WorseShares(judged, known)
+    made = page.render(
+        "evaluation.html.j2",
+        run,
+        None if result is None else _with_lineages(values, where),
+        kind="Evaluation",
+        summary=[*([] if result is not None else [_UNFINISHED]), *_summary(run, values, table, names, where)],
+        warnings=_warnings(values, marked, table, names, where),
+        dimensions=table.dimensions,
+        headline=[_headline(n, listed.get(n, {}), table, values, worse, n in marked, where) for n in names],
+        mains=[_main(n, table, known, worse) for n in names],
+        columns=table.columns,
+        every=ALL,
+        has_splits=bool(table.splits),
+        splits=[(n, [_split(n, split, table) for split in table.splits]) for n in names],
+        shifts=drawn,
+        jitter=JITTER,
+        examples=[{"key": g, "title": title, "members": examples[g]} for g, title in _GROUPS.items()],
+        clip=CLIP,
+        judge=_facts(values.get("judge"), where),
+        tasks=[_task(t, where) for t in objects(values, "tasks", where)],
+        correctors=[(n, listed.get(n, {})) for n in names],
+        self_judged=marked,
+    )
+    _write_plots(run.path / "plots", {d.file: d.png for d in drawn})
+    return page.write_page(run, made)
+
+
+def _model(value: Any, where: str) -> dict[str, str]:
+    if isinstance(value, str):
+        return {"name": value, "aligner": wording.ABSENT, "parameters": wording.ABSENT}
+    if not isinstance(value, dict):
+        raise wrong(where, "correctors", value, "names or objects")
+    size = number(value, "parameters", where)
+    return {
+        "name": text(value, "name", where) or "",
+        "aligner": wording.said(value.get("aligner") or value.get("corrections")),
+        "parameters": wording.ABSENT if size is None else wording.magnitude(size),
+    }
+
+
+def _with_lineages(values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The result with each corrector's own ancestors in place of all of them together, where it has them."""
+    models = [c for c in items(values, "correctors", where) if isinstance(c, dict)]
+    own = {text(c, "name", where) or "": objects(c, "lineage", where) for c in models}
+    return {**values, "lineage": own} if any(own.values()) else values
+
+
+def _summary(run: RunDir, values: Mapping[str, Any], table: ScoreTable, names: Sequence[str], where: str) -> list[str]:
+    lines = []
+    tasks = len([t for t in table.columns if t != ALL])
+    if table.upstreams:
+        lines.append(
+            f"Answers of {wording.plural(len(table.upstreams), 'upstream')} to {wording.plural(tasks, 'task')} were "
+            f"compared with their corrections by {wording.plural(len(names), 'corrector')}."
+        )
+    seconds = mapping(values, "seconds", where)
+    took = {_WORK.get(k, k): number(seconds, k, where) for k in seconds}
+    spent = [f"{wording.name(k)} {wording.duration(v)}" for k, v in took.items() if v is not None]
+    known = read_object(run.path / "env.json") or {}
+    machine = known.get("accelerator") or known.get("processor")
+    on = f" on {wording.name(str(machine))}" if machine else ""
+    if spent:
+        lines.append(f"Time{on}: {wording.listing(spent)}.")
+    elif on:
+        lines.append(f"Run{on}.")
+    return lines
+
+
+def _warnings(
+    values: Mapping[str, Any], marked: Sequence[str], table: ScoreTable, names: Sequence[str], where: str
+) -> list[str]:
+    """What a reader must not overlook: where correcting hurt, and what the numbers leave out."""
+    lines = []
+    for name in names:
+        scored, lost, sure = table.losses(name)
+        if lost:
+            lines.append(
+                f"{wording.name(name)} loses in {lost} of {scored} cells of its table (▼)"
+                + (f", in {sure} of them with the whole interval below 0 (▼▼)." if sure else ".")
+            )
+    if unscored := number(values, "unscored", where):
+        what = "1 verdict is" if unscored == 1 else f"{wording.count(unscored)} verdicts are"
+        lines.append(f"{what} unscored, those of failed answers included: counted apart, neither as ties nor as 0.")
+    if failed := number(values, "failed", where):
+        by_step = mapping(values, "failed_by_step", where)
+        steps = wording.tallied({k: n for k in by_step if (n := number(by_step, k, where))})
+        lines.append(f"Failed and left unscored: {wording.count(failed)}{f' ({steps})' if steps else ''}.")
+    if marked:
+        shown = wording.listing([wording.name(m) for m in marked])
+        lines.append(
+            f"Self-judged: {shown}. The judge had a part in making what it judges, so what it says stands in the "
+            "tables below and not in the headline."
+        )
+    return lines
+
+
+def _headline(
+    name: str, model: Mapping[str, str], table: ScoreTable, values: Mapping[str, Any], worse: WorseShares, marked: bool,
+    where: str,
+) -> dict[str, Any]:  # fmt: skip
+    if marked:  # all of it would come from a judge that had a part in it
+        own = "self-judged"
+        each = [own] * len(table.dimensions)
+        found = {
+            "cells": [Cell(text=e) for e in each],
+            "repaired": each,
+            "untouched": own,
+            "worse": own,
+            "worse_of": "",
+        }
+    else:
+        lost = mapping(mapping(values, "regressions", where), name, where)
+        share, n, of = (number(lost, k, where) for k in ("share", "worse", "n"))
+        found = {
+            "cells": [table.cell(name, ALL, ALL, d) for d in table.dimensions],
+            "repaired": [wording.share(table.measure(name, ALL, "repaired", d)) for d in table.dimensions],
+            "untouched": wording.share(table.measure(name, ALL, "untouched")),
+            "worse": wording.share(worse.share(name, ALL) if share is None else share),
+            "worse_of": "" if n is None or of is None else f"{wording.count(n)} of {wording.count(of)}",
+        }
+    return {"name": name, "parameters": model.get("parameters", wording.ABSENT), **found}
+
+
+def _main(name: str, table: ScoreTable, known: Sequence[Upstream], worse: WorseShares) -> dict[str, Any]:
+    def line(shown: str, upstream: str, unseen: bool = False) -> Line:
+        return Line(
+            name=shown,
+            unseen=unseen,
+            cells=[table.cell(name, upstream, t, d) for t, dimensions in table.columns.items() for d in dimensions],
+            measures=[
+                wording.count(table.answers(name, upstream)),
+                *(wording.share(table.measure(name, upstream, "fault_rate", d)) for d in table.dimensions),
+                *(wording.share(table.measure(name, upstream, "repaired", d)) for d in table.dimensions),
+                wording.share(table.measure(name, upstream, "untouched")),
+                wording.decimal(table.measure(name, upstream, "edit_ratio"), 2),
+                wording.share(worse.share(name, upstream)),
+            ],
+        )
+
+    return {
+        "name": name,
+        "groups": [
+            (title, [line(u.name, u.name, u.seen is False) for u in members]) for title, members in table.groups(known)
+        ],
+        "foot": [line(AVERAGES[a], a) for a in table.averages],
+    }
+
+
+def _split(name: str, split: str, table: ScoreTable) -> dict[str, Any]:
+    cells = [table.split_cell(name, split, t, d) for t, dimensions in table.columns.items() for d in dimensions]
+    return {"name": split, "cells": cells}
+
+
+def _shifts(
+    run: RunDir, judged: Mapping[Pair, Judged], correctors: Sequence[str], upstreams: Sequence[str]
+) -> list[Drawn]:
+    """All shifts there are, drawn: data first, then by corrector and upstream as in the tables."""
+    place = {n: i for i, n in enumerate(correctors)}, {n: i for i, n in enumerate(upstreams)}
+    order = sorted(judged, key=lambda k: (place[0].get(k[0], len(place[0])), place[1].get(k[1], len(place[1]))))
+    of_answers = [shift for key in order if (shift := judged[key].shift()) is not None]
+    return [_drawn(shift, i) for i, shift in enumerate([*read_shifts(run.path / "shift.json"), *of_answers])]
+
+
+def _drawn(shift: Shift, index: int) -> Drawn:
+    title = f"Scores of {wording.name(shift.name)} before and after correction: {shift.x} and {shift.y}"
+    figure = plots.shift_figure(shift)
+    moves = (
+        f"{wording.name(d)} from {wording.decimal(a, 2)} to {wording.decimal(b, 2)}"
+        for d, a, b in zip((shift.x, shift.y), shift.mean_before, shift.mean_after, strict=True)
+    )
+    return Drawn(
+        shift=shift,
+        svg=plots.to_svg(figure, f"shift-{index}", wording.name(title)),
+        png=plots.to_png(figure),
+        file=f"shift-{index:02}-{_NOT_IN_A_NAME.sub('-', shift.name.lower())[:60].strip('-') or 'unnamed'}.png",
+        means=wording.listing(moves),
+    )
+
+
+def _write_plots(folder: Path, files: Mapping[str, bytes]) -> None:
+    with storage_errors(folder):
+        if files:
+            folder.mkdir(exist_ok=True)
+        stale = {p.name for p in folder.glob("shift-*.png")} - files.keys()
+    for name in sorted(stale):
+        page.write_png(folder / name, None)
+    for name, content in files.items():
+        page.write_png(folder / name, content)
+
+
+def _task(task: Mapping[str, Any], where: str) -> dict[str, str]:
+    return {
+        "name": text(task, "name", where) or "",
+        "n": wording.count(number(task, "n", where)),
+        "dimensions": wording.said(task.get("dimensions")),
+        "splits": wording.said(task.get("splits")),
+    }
+
+
+def _facts(value: Any, where: str) -> dict[str, str]:
+    """What the judge is: a name, or an object of settings."""
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, dict):
+        raise wrong(where, "judge", value, "text or an object")
+    return {k.replace("_", " "): wording.said(v) for k, v in _flat(value)}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

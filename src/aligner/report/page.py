@@ -1,0 +1,129 @@
+"""Page: what the pages of every kind of run share: templates, the writing of files, the facts at the end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from aligner.report import wording
+from aligner.report.fields import mapping, objects, read_object, text, wrong
+from aligner.rows import storage_errors, write_atomic
+from aligner.runs import RunDir
+
+_HASH_SHOWN = 12
+# Lone surrogates cannot be written as UTF-8, and HTML has no place for the other control characters.
+_UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_HARDWARE = {
+    "started": "Started",
+    "accelerator": "Accelerator",
+    "processor": "Processor",
+    "cpus": "Processor cores",
+    "platform": "Platform",
+    "python": "Python",
+    "git": "Revision",
+    "command": "Command",
+}
+
+
+@cache
+def environment() -> Environment:
+    """The templates, with the filters that they use."""
+    made = Environment(
+        loader=PackageLoader("aligner.report"),
+        autoescape=True,  # model text is text, whatever it says
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(count=wording.count, decimal=wording.decimal, share=wording.share, name=wording.name)
+    made.filters["kept"] = lambda reason: wording.KEPT.get(reason, reason.replace("_", " "))
+    return made
+
+
+def render(template: str, run: RunDir, result: Mapping[str, Any] | None, **values: Any) -> str:
+    """The page of a run as text: the template's own values, and what stands on every page.
+
+    Raises:
+        DataError: env.json, or the lineage of the result, is damaged.
+    """
+    path, where = run.path / "env.json", str(run.path / "result.json")
+    known = read_object(path) or {}
+    return environment().get_template(template).render(
+        name=run.path.resolve().name,
+        finished=result is not None,
+        config=run.config_path.read_text(encoding="utf-8", errors="replace"),
+        hardware=_hardware(known),
+        packages={k: str(v) for k, v in mapping(known, "packages", str(path)).items()},
+        lineage=_lineage(result or {}, where),
+        **values,
+    )  # fmt: skip
+
+
+def write_page(run: RunDir, page: str) -> Path:
+    """Replace report.html whole.
+
+    Raises:
+        StorageError: the directory cannot be written.
+    """
+    path = run.path / "report.html"
+    write_atomic(path, _UNWRITABLE.sub("\ufffd", page))
+    return path
+
+
+def write_png(path: Path, content: bytes | None) -> None:
+    """Replace the file whole, or remove one that an earlier rendering left when there is nothing to draw now.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with storage_errors(path):
+        if content is None:
+            path.unlink(missing_ok=True)
+            return
+        temporary = path.with_name(f".{path.name}.part")
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _hardware(known: Mapping[str, Any]) -> dict[str, str]:
+    named = {title: known.get(key) for key, title in _HARDWARE.items()}
+    others = {k.replace("_", " "): v for k, v in known.items() if k not in _HARDWARE and k != "packages"}
+    return {k: _shown(v) for k, v in {**named, **others}.items()}
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return wording.ABSENT
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _lineage(result: Mapping[str, Any], where: str) -> list[dict[str, str]]:
+    """The ancestors of one model, as a list, or of several, as an object that names what each list belongs to."""
+    if not isinstance(result.get("lineage"), dict):
+        return [_ancestor(a, "", where) for a in objects(result, "lineage", where)]
+    found = []
+    for of, ancestors in mapping(result, "lineage", where).items():
+        one = [ancestors] if isinstance(ancestors, dict) else ancestors
+        if one is not None and not (isinstance(one, list) and all(isinstance(a, dict) for a in one)):
+            raise wrong(where, f"lineage.{of}", ancestors, "a list of objects")
+        found += [_ancestor(a, of or "(no name)", where) for a in one or ()]
+    return found
+
+
+def _ancestor(ancestor: Mapping[str, Any], of: str, where: str) -> dict[str, str]:
+    digest = text(ancestor, "hash", where) or ""
+    return {
+        "of": of,
+        "role": text(ancestor, "role", where) or wording.ABSENT,
+        "name": text(ancestor, "name", where) or wording.ABSENT,
+        "hash": digest,
+        "short": wording.name(digest[:_HASH_SHOWN]) or wording.ABSENT,
+    }

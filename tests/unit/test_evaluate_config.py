@@ -1,0 +1,54 @@
+"""The configuration of an evaluation: what it refuses, and in which words."""
+
+from __future__ import annotations
+
+import pytest
+
+from aligner.errors import ConfigError
+from aligner.evaluate.config import EvalConfig
+from aligner.types import Sampling
+
+BASE = {
+    "out": "run",
+    "tasks": [{"name": "t", "file": "t.jsonl", "dimensions": ["helpful"]}],
+    "upstreams": [{"name": "u", "answers": "u.jsonl"}],
+    "correctors": [{"name": "c", "corrections": "c.jsonl"}],
+}
+
+
+def test_yaml_and_back(tmp_path) -> None:
+    config = EvalConfig.from_dict(
+        BASE | {"judge": {"call": "a.b:c", "arguments": {"x": [1]}}, "sampling": {"top_k": 3}}
+    )
+    config.save(tmp_path / "c.yaml")
+    assert EvalConfig.from_yaml(tmp_path / "c.yaml") == config
+    assert config.sampling.to_sampling() == Sampling(top_k=3)
+    assert config.sampling.to_sampling().greedy
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"upstreams": [{"name": "u", "answers": "x", "model": "y"}]}, "give either 'model'"),
+        ({"correctors": [{"name": "c"}]}, "give either 'aligner'"),
+        ({"correctors": [{"name": "c", "aligner": "x", "corrections": "y"}]}, "give either 'aligner'"),
+        ({"tasks": []}, "'tasks'"),
+        ({"tasks": [{"name": "t", "file": "f", "dimensions": []}]}, "'tasks.0.dimensions'"),
+        ({"tasks": [{"name": "t", "file": "f", "dimensions": ["a", "a"]}]}, "no two the same"),
+        ({"tasks": [{"name": "t", "fil": "f", "dimensions": ["a"]}]}, "'tasks.0.fil'; did you mean 'file'?"),
+        ({"upstreams": [{"name": "../u", "model": "x"}]}, "'upstreams.0.name': a name has letters"),
+        ({"upstreams": [{"name": "All", "model": "x"}]}, "stands for an average"),
+        (
+            {"upstreams": [{"name": "u", "model": "x"}, {"name": "U", "model": "y"}]},
+            "two of 'upstreams' are called 'U'",
+        ),
+        ({"sampling": {"temperature": -1}}, "'sampling.temperature'"),
+        ({"confidence": 1.0}, "'confidence'"),
+        ({"resample": 5}, "unknown setting 'resample'; did you mean 'resamples'?"),
+    ],
+)
+def test_refusals(change, message) -> None:
+    with pytest.raises(ConfigError) as e:
+        EvalConfig.from_dict(BASE | change)
+    assert message in str(e.value)
+    assert "\n" not in str(e.value)
