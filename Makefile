@@ -29,7 +29,7 @@ test-all: lint
 	$(MAKE) docs
 
 demo: setup
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/quickstart.py $(if $(QUICK),--quick)
+	$(BIN)/aligner demo --overwrite $(if $(QUICK),--quick)
 
 docs: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" QUICK=1 $(BIN)/python docs/run_blocks.py README.md docs/how-to/*.md

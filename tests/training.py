@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-from aligner.train.config import Schedule, Scratch, TrainConfig, Warmup
+from aligner.train.config import Schedule, Scratch, SftConfig, TrainConfig, Warmup
 
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
 
@@ -52,6 +54,35 @@ def tiny_config(data: Path, out: Path, **changes: Any) -> TrainConfig:
     return TrainConfig(**(settings | changes))
 
 
+def text_rows(count: int = 120, seed: int = 0) -> list[dict[str, Any]]:
+    """Half plain texts, half prompts with the answer that belongs to them: a word after its prompt's last word."""
+    rng = random.Random(seed)
+    rows: list[dict[str, Any]] = []
+    for i in range(count):
+        words = [rng.choice(WORDS) for _ in range(3)]
+        follows = WORDS[(WORDS.index(words[-1]) + 1) % len(WORDS)]
+        if i % 2:
+            rows.append({"text": f"{i}: {' '.join(words)} then {follows}."})
+        else:
+            rows.append({"prompt": f"{i}: {' '.join(words)}", "completion": f"{follows}."})
+    return rows
+
+
+def tiny_sft(data: Path, out: Path, **changes: Any) -> SftConfig:
+    """As small as `tiny_config`, on rows of text."""
+    settings: dict[str, Any] = {
+        "data": (str(data),),
+        "out": out,
+        "scratch": Scratch(layers=2, hidden=48, heads=2, vocabulary=320),
+        "max_length": 96,
+        "held_out": 0.15,
+        "precision": "fp32",
+        "save_every": 8,
+        "schedule": Schedule(steps=24, batch_size=8, accumulation=2, learning_rate=3e-3),
+    }
+    return SftConfig(**(settings | changes))
+
+
 def losses(out: Path) -> list[tuple[str, int, float]]:
     """(stage, step, loss) of every training step that metrics.jsonl holds, in its order."""
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -62,3 +93,15 @@ def weights(out: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     return load_file(out / "model" / "model.safetensors")
+
+
+def start(config: TrainConfig, *flags: str, before: str = "") -> subprocess.Popen[str]:
+    """`aligner train` in a process of its own; `before` runs in it first."""
+    path = config.out.parent / f"{config.out.name}.yaml"
+    path.write_text(config.to_yaml(), encoding="utf-8")
+    code = (
+        f"{before}\nimport sys\nfrom aligner.cli import main\nsys.exit(main(['train', {str(path)!r}, *sys.argv[1:]]))"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )

@@ -26,11 +26,13 @@ usage: aligner VERB …
 
 Alignment by learning to correct: train a small model once, stack it on any LLM.
 
+  aligner demo [--quick]                            train, stack and judge a small corrector, in minutes
   aligner train CONFIG.yaml [--setting value …]     warm-up, then residual training
   aligner correct --aligner DIR --input IN.jsonl --output OUT.jsonl
                                                     correct the answers of a file
   aligner eval CONFIG.yaml [--setting value …]      win rates with and without correctors
   aligner data check FILE …                         what is in files of triplets
+  aligner reproduce table1 [--quick]                the paper's results, at pocket size
   aligner report DIR                                one self-contained page of a run
 
   aligner VERB --help                               a verb's settings
@@ -67,17 +69,19 @@ def _dispatch(arguments: list[str]) -> int:
     if verb == "--version":
         _print(__version__)
         return 0
-    if verb == "data":
-        verb = f"data {arguments.pop(0)}" if arguments and not arguments[0].startswith("-") else "data"
-        if verb == "data":
+    if verb in ("data", "reproduce"):
+        if not arguments or arguments[0].startswith("-"):
             _print(HELP)
             return 0
+        verb = f"{verb} {arguments.pop(0)}"
     verbs: dict[str, Callable[[list[str]], int]] = {
+        "demo": _demo,
         "train": _train,
         "correct": _correct,
         "eval": _eval,
         "data check": _data_check,
         "report": _report,
+        "reproduce table1": _reproduce_table1,
     }
     if verb not in verbs:
         from aligner.config import nearest
@@ -85,6 +89,30 @@ def _dispatch(arguments: list[str]) -> int:
         raise ConfigError(f"no verb is called '{verb}'; {nearest(verb, list(verbs))} (aligner --help lists them)")
     _quiet_libraries()
     return verbs[verb](arguments)
+
+
+def _demo(arguments: list[str]) -> int:
+    from aligner.recipes.demo import DemoConfig
+
+    if _helped(DemoConfig, "demo [--quick] [--resume | --overwrite]", arguments):
+        return 0
+    existing = _existing(arguments)
+    config = _configured(DemoConfig, arguments, "aligner demo")
+    from aligner.recipes.demo import run
+
+    return _shown(run(config, existing))
+
+
+def _reproduce_table1(arguments: list[str]) -> int:
+    from aligner.recipes.demo import DemoConfig
+
+    if _helped(DemoConfig, "reproduce table1 [--quick] [--resume | --overwrite]", arguments):
+        return 0
+    existing = _existing(arguments)
+    config = _configured(DemoConfig, arguments, "aligner reproduce table1")
+    from aligner.recipes.demo import table1
+
+    return _shown(table1(config, existing))
 
 
 def _train(arguments: list[str]) -> int:
@@ -143,7 +171,11 @@ def _eval(arguments: list[str]) -> int:
     sys.path.append(str(Path.cwd()))
     from aligner.evaluate.run import run
 
-    run_dir = run(config, existing)
+    return _shown(run(config, existing))
+
+
+def _shown(run_dir: RunDir) -> int:
+    """An evaluation's table and report."""
     from aligner.report.render import render_run
 
     page = render_run(run_dir)

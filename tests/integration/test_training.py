@@ -16,10 +16,13 @@ import torch
 
 from aligner import Aligner
 from aligner.errors import ConfigError, DataError, RunError, TrainingError
+from aligner.generate.collect import collect
+from aligner.generate.hf import HFGenerator, load_tokenizer
 from aligner.runs import RunDir
 from aligner.train.config import Lora, Schedule, Scratch, Warmup
 from aligner.train.corrector import run
-from tests.training import losses, tiny_config, toy_rows, weights, write_rows
+from aligner.types import Sampling, as_chat
+from tests.training import losses, start, tiny_config, toy_rows, weights, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -33,18 +36,6 @@ def finished(tmp_path_factory, data) -> Path:
     out = tmp_path_factory.mktemp("run") / "whole"
     run(tiny_config(data, out))
     return out
-
-
-def start(config, *flags: str, before: str = "") -> subprocess.Popen[str]:
-    """`aligner train` in a process of its own; `before` runs in it first."""
-    path = config.out.parent / f"{config.out.name}.yaml"
-    path.write_text(config.to_yaml(), encoding="utf-8")
-    code = (
-        f"{before}\nimport sys\nfrom aligner.cli import main\nsys.exit(main(['train', {str(path)!r}, *sys.argv[1:]]))"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
 
 
 def wait_for_step(process: subprocess.Popen[str], out: Path, stage: str, step: int) -> None:
@@ -392,7 +383,8 @@ def test_two_processes_train_as_one(tmp_path, data) -> None:
     [
         ({"model": "x"}, "not both"),
         ({"scratch": None}, "either 'model'"),
-        ({"prompt": "aligner-v1", "instruction": "x"}, "belongs to the chat format"),
+        ({"prompt": "aligner-v1", "instruction": "x"}, "'instruction' belongs to the chat format"),
+        ({"prompt": "aligner-v1", "request": ""}, "'request' belongs to the chat format"),
         ({"scratch": {"hidden": 50, "heads": 4}}, "even multiple of heads"),
         ({"scratch": {"heads": 4, "kv_heads": 3}}, "multiple of kv_heads"),
     ],
@@ -403,3 +395,61 @@ def test_settings_that_contradict_each_other(tmp_path, changes, message) -> None
     base = {"data": ["x"], "out": str(tmp_path), "scratch": {}}
     with pytest.raises(ConfigError, match=message):
         TrainConfig.from_dict(base | changes)
+
+
+def test_rows_mixed_in_teach_the_corrector_what_they_say(tmp_path) -> None:
+    """With the mix a corrector also knows a text and an answer that no triplet holds; without it, it does not."""
+    triplets = write_rows(tmp_path / "t.jsonl", toy_rows(30))
+    known = [{"text": "capital of zeta: omega"}, {"prompt": "who is theta?", "completion": "a kappa"}]
+    mix = write_rows(tmp_path / "mix.jsonl", known)
+    schedule = Schedule(steps=120, batch_size=16, accumulation=1, learning_rate=3e-3)
+
+    def knows(out: Path) -> bool:
+        generator = HFGenerator.from_pretrained(out / "model")
+        found = collect(generator, [as_chat("who is theta?")], Sampling(max_new_tokens=12))
+        return found[0].text == "a kappa"
+
+    config = tiny_config(
+        triplets, tmp_path / "mixed", mix=(str(mix),), held_out=0.1, residual=schedule, warmup=Warmup(share=0)
+    )
+    result = run(config).result()
+    assert result["rows"]["mixed"] == 2
+    assert result["rows"]["read"] == 30 == result["rows"]["train"] + result["rows"]["held_out"]
+    assert result["stages"][0]["rows"] == result["rows"]["train"] + 2
+    assert [a["name"] for a in result["lineage"]] == ["t.jsonl", "mix.jsonl"]
+    assert knows(config.out)
+    plain = config.model_copy(update={"mix": (), "out": tmp_path / "plain"})
+    assert run(plain).result()["rows"]["mixed"] == 0
+    assert not knows(plain.out)
+    with pytest.raises(DataError, match=r"mix: '.*' names no file"):
+        run(config.model_copy(update={"mix": (str(tmp_path / "none"),), "out": tmp_path / "none"}))
+    (config.out / "result.json").unlink()
+    write_rows(mix, known[:1])
+    with pytest.raises(RunError, match=r"changed since it was started \(mix\.jsonl\)"):
+        run(config, existing="resume")
+
+
+def test_mixed_texts_train_the_tokenizer_too(tmp_path) -> None:
+    """A word that only mixed rows hold is one token of the vocabulary, which bytes alone would not make it."""
+    triplets = write_rows(tmp_path / "t.jsonl", toy_rows(30))
+    mix = write_rows(tmp_path / "mix.jsonl", [{"text": "zyzzyva zyzzyva zyzzyva"}] * 60)
+    config = tiny_config(triplets, tmp_path / "run", mix=(str(mix),), samples=0, warmup=Warmup(share=0))
+    run(config.model_copy(update={"residual": Schedule(steps=1, batch_size=4, accumulation=1)}))
+    tokenizer = load_tokenizer(config.out / "model")
+    assert len(tokenizer(" zyzzyva")["input_ids"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "before", "after"),
+    [
+        ({}, "", "<|user|><|end|>"),
+        ({"request": "Fix it."}, "", "<|user|>Fix it.<|end|>"),
+        ({"instruction": "Edit.", "request": ""}, "<|system|>Edit.<|end|>", "<|user|><|end|>"),
+    ],
+)
+def test_the_request_stands_after_the_answer(tmp_path, data, given, before, after) -> None:
+    schedule = {"residual": Schedule(steps=1, batch_size=4, accumulation=1), "warmup": Warmup(share=0), "samples": 0}
+    run_dir = run(tiny_config(data, tmp_path / "run", **schedule, **given))
+    with Aligner.from_pretrained(run_dir.path) as aligner:
+        assert aligner.card.prompt.before == f"{before}<|user|>"
+        assert aligner.card.prompt.after == f"<|end|>{after}<|assistant|>"

@@ -31,8 +31,8 @@ def trainer(cls, tokenizer, path, **changes):
     model = build_model(Scratch(layers=2, hidden=32, heads=2), tokenizer, 64, seed=0)
     arguments = SFTConfig(
         output_dir=str(path), use_cpu=True, max_length=None, completion_only_loss=True, report_to="none",
-        save_strategy="no", activation_checkpointing=False, disable_tqdm=True, per_device_train_batch_size=4,
-        pad_to_multiple_of=None, bf16=False, **changes,
+        save_strategy="no", disable_tqdm=True, per_device_train_batch_size=4, pad_to_multiple_of=None,
+        **({"bf16": False, "activation_checkpointing": False} | changes),
     )  # fmt: skip
     return cls(model=model, args=arguments, train_dataset=rows(), processing_class=tokenizer)
 
@@ -85,3 +85,23 @@ def test_outputs_when_asked_for_come_from_trl(tokenizer, tmp_path) -> None:
         loss, outputs = ours.compute_loss(ours.model, dict(batch), return_outputs=True)
     assert outputs.logits.shape[:2] == batch["input_ids"].shape
     assert loss.item() == pytest.approx(ours.compute_loss(ours.model, dict(batch)).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_bf16_stays_near_fp32_with_activations_kept_or_computed_twice(tokenizer, tmp_path, checkpointing) -> None:
+    """Short rows take another attention kernel in bf16; computing it a second time must take the same one again."""
+    exact = trainer(trainer_class(), tokenizer, tmp_path / "a")
+    rough = trainer(trainer_class(), tokenizer, tmp_path / "b", bf16=True, activation_checkpointing=checkpointing)
+    if checkpointing:
+        rough.model.activation_checkpointing_enable()
+    batch = exact.data_collator([exact.train_dataset[i] for i in range(6)])
+    gradients = []
+    for one in (exact, rough):
+        model = one.accelerator.prepare(one.model)
+        model.train()
+        loss = one.compute_loss(model, dict(batch))
+        one.accelerator.backward(loss)
+        gradients.append(torch.cat([p.grad.flatten() for p in one.model.parameters()]))
+        assert loss.item() == pytest.approx(5.7, abs=0.2)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.999
+    assert (gradients[0] - gradients[1]).norm() < 0.02 * gradients[0].norm()

@@ -17,14 +17,15 @@ from aligner.prompts import PromptFormat
 from aligner.rows import JsonlWriter, read_rows
 from aligner.runs import RunDir
 from aligner.tokens import TextCodec
-from aligner.train.config import Schedule, Scratch, TrainConfig
-from aligner.train.dataset import data_files, encode_row, prepare, texts
+from aligner.train.config import Schedule, Scratch, TrainConfig, Warmup
+from aligner.train.dataset import Prepared, data_files, encode_row, prepare, texts
 from aligner.train.figures import cut_metrics, held_out_table, stage_figures
 from aligner.train.held_out import HeldOut, held_out_losses
 from aligner.train.order import LengthBuckets
 from aligner.train.progress import StageProgress, stop_on_interrupt
 from aligner.train.scratch import build_model, train_tokenizer
 from aligner.types import Triplet
+from tests.models import tilde_tokenizer
 from tests.training import tiny_config, toy_rows, write_rows
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -112,10 +113,11 @@ def test_prepared_rows_share_and_identity(tmp_path, codec, prompt) -> None:
     assert 0.4 < len(warmup) / len(residual) < 0.6
     assert prepared.held_out_total == len(prepared.held_out)
     for row in warmup.select(range(5)):
-        start = row["completion_mask"].index(1)
+        start = next(i for i, label in enumerate(row["labels"]) if label != -100)
         completion = codec.decode(row["input_ids"][start:])
         assert completion in codec.decode(row["input_ids"][:start]), "an identity row repeats the answer"
-        assert row["length"] == len(row["input_ids"]) == len(row["completion_mask"])
+        assert row["length"] == len(row["input_ids"]) == len(row["labels"])
+        assert row["labels"][start:] == row["input_ids"][start:]
     again = prepare(config, data_files(config.data), prompt, codec, tmp_path / "again")
     assert again.held_out == prepared.held_out
     limited = config.model_copy(update={"held_out_rows": 7})
@@ -268,3 +270,59 @@ def test_figures_are_read_back_from_metrics(tmp_path) -> None:
 def test_a_preset_that_a_tokenizer_cannot_carry(codec) -> None:
     with pytest.raises(PromptError, match="did you mean 'aligner-repo'"):
         PromptFormat.preset("aligner-rep", codec.tokenizer)
+
+
+def test_a_row_that_cannot_be_encoded_is_named_by_file_and_line(tmp_path) -> None:
+    tokenizer = tilde_tokenizer()
+    codec, prompt = TextCodec(tokenizer), PromptFormat.preset("chat", tokenizer)
+    rows = [{"question": f"q{i}", "answer": "a", "correction": "c"} for i in range(3)]
+    rows.append({"question": "q", "answer": "about ~ 5", "correction": "5"})
+    config = tiny_config(write_rows(tmp_path / "d.jsonl", rows), tmp_path / "run", held_out=0)
+    with pytest.raises(DataError, match=r"d\.jsonl:4: the text holds '~'.*special token"):
+        prepare(config, data_files(config.data), prompt, codec, tmp_path / "rows")
+    bad = Triplet(**rows[-1], source="some", id="17")
+    with pytest.raises(DataError, match=r"the row '17' of 'some': the text holds '~'"):
+        HeldOut.build([bad], prompt, codec, 96)
+    good = tiny_config(write_rows(tmp_path / "good.jsonl", rows[:3]), tmp_path / "run", held_out=0, max_length=256)
+    mix = write_rows(tmp_path / "mix.jsonl", [{"text": "fine"}, {"text": "not ~ fine"}])
+    with pytest.raises(DataError, match=r"mix\.jsonl:2: the text holds '~'"):
+        prepare(good, data_files(good.data), prompt, codec, tmp_path / "rows", mix=[mix])
+
+
+def test_mixed_rows_join_both_stages_in_the_stages_proportion(tmp_path, codec, prompt) -> None:
+    data = write_rows(tmp_path / "d.jsonl", toy_rows(100))
+    mixed = [{"text": f"fact {i}"} for i in range(300)] + [
+        {"prompt": f"ask {i}", "completion": "ok"} for i in range(300)
+    ]
+    mixed += [{"text": "  "}, {"text": "alpha " * 200}]
+    mix = write_rows(tmp_path / "mix.jsonl", mixed)
+    config = tiny_config(data, tmp_path / "run", held_out=0, warmup=Warmup(share=0.2))
+
+    def stages(name: str, config: TrainConfig, mix: list[Path]) -> Prepared:
+        return prepare(config, data_files(config.data), prompt, codec, tmp_path / name, mix=mix)
+
+    with_mix, without = stages("a", config, [mix]), stages("b", config, [])
+    assert (with_mix.train, with_mix.mixed, without.mixed) == (100, 600, 0)
+    assert with_mix.dropped == {"mixed_blank": 1, "mixed_too_long": 1}
+    assert len(with_mix.stages["residual"]) == 700
+    extra = len(with_mix.stages["warmup"]) - len(without.stages["warmup"])
+    assert 0.14 < extra / 600 < 0.26  # three and a half standard deviations of a fifth
+    residual = [tuple(ids) for ids in with_mix.stages["residual"]["input_ids"]]
+    assert set(map(tuple, with_mix.stages["warmup"]["input_ids"][-extra:])) < set(residual[100:])
+    last = with_mix.stages["residual"][699]
+    assert codec.decode([i for i in last["labels"] if i >= 0]) == "ok"
+    assert all(label >= 0 for label in with_mix.stages["residual"][100]["labels"]), "a text is learned whole"
+    other = stages("c", config.model_copy(update={"seed": 7}), [mix])
+    picked = [set(map(tuple, p.stages["warmup"]["input_ids"])) for p in (with_mix, other)]
+    assert picked[0] != picked[1]
+
+
+def test_mixed_rows_that_are_all_too_long_name_the_length(tmp_path, codec, prompt) -> None:
+    data = write_rows(tmp_path / "d.jsonl", toy_rows(10))
+    mix = write_rows(tmp_path / "mix.jsonl", [{"text": "omega " * 40}, {"text": "omega " * 50}])
+    config = tiny_config(data, tmp_path / "run", held_out=0)
+    needed = len(codec.encode("omega " * 50)) + 1
+    with pytest.raises(DataError, match=rf"mix: all 2 .*longest needs {needed}: set max_length"):
+        prepare(config, data_files(config.data), prompt, codec, tmp_path / "rows", mix=[mix])
+    longer = config.model_copy(update={"max_length": needed})
+    assert prepare(longer, data_files(config.data), prompt, codec, tmp_path / "rows", mix=[mix]).mixed == 2

@@ -37,15 +37,23 @@ def all_values(question: Question, answer: str, others: Sequence[str], language:
     """Every value that could be the right one, each in a sentence of its own."""
     said = [answer]
     for claim in question.required:
-        if claim.kind == "fact":
-            fact = language.world.facts[claim.about[0], claim.about[1]]
-            values: Sequence[str] = language.world.values(fact.kind, fact.attribute)
-        elif claim.kind == "plan":
-            values = language.world.plan_values[claim.about[0]]
-        elif claim.kind == "feeling":
-            values = language.world.feelings
-        else:
-            continue
+        values: Sequence[str]
+        match claim.kind:
+            case "fact":
+                fact = language.world.facts[claim.about[0], claim.about[1]]
+                values = language.world.values(fact.kind, fact.attribute)
+            case "plan":
+                values = language.world.plan_values[claim.about[0]]
+            case "feeling":
+                values = language.world.feelings
+            case "step" if claim.value:
+                values = next(a.tools for a in language.world.acts if a.benign == claim.about[0])
+            case "reason":
+                values = [a.reason for a in language.world.acts]
+            case "sum":
+                values = [str(n) for n in range(2, 61)]
+            case _:
+                continue
         said += [language.say(Claim(kind=claim.kind, about=claim.about, value=v)) for v in values]
     return " ".join(said)
 

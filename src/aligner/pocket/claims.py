@@ -69,9 +69,7 @@ class Language:
         self._decline, self._because, self._instead = (
             Phrases(acts[n]) for n in ("decline", "because", "instead")
         )  # fmt: skip
-        self._sum = Phrases(
-            ["{a} plus {b} is {v}.", "the sum of {a} and {b} is {v}.", "that makes {v}, as {a} plus {b} is {v}."]
-        )
+        self._sum = Phrases(talk["say_sum"])
         self.talk: dict[Kind, tuple[str, ...]] = {kind: tuple(talk[kind]) for kind in TALK}
         self.talk["cold"] = tuple(feelings["cold"])
         self._verbatim = {text: Claim(kind=kind, value=text) for kind, texts in self.talk.items() for text in texts}
@@ -197,7 +195,6 @@ class Language:
                         yield Claim(kind="fact", about=(entity, attribute), value=value)
 
     def _plans(self, text: str) -> Iterator[Claim]:
-        # A day or an event may open the sentence, so both spellings of the first letter come here; names and days keep theirs.
         for slot, phrases in self._plan.items():
             abouts = self.world.names if slot == "item" else self.world.events
             for _, slots in phrases.read(text):

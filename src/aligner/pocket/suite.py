@@ -83,7 +83,7 @@ def run(config: SuiteConfig, existing: Existing = "refuse") -> RunDir:
 
 
 def triplets(tasks: Tasks, rows: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Triplets from the seen upstreams in turn: training questions, answers with recorded faults, the teacher's word."""
+    """Triplets from the seen upstreams in turn: training questions, answers with recorded faults, corrections."""
     random = Random(f"triplets:{tasks.world.seed}:{seed}")
     seen = [Answerer(tasks, p) for p in profiles().values() if p.seen]
     faulty = words("upstreams")["faulty_answers"]

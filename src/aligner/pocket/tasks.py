@@ -18,10 +18,10 @@ from functools import lru_cache
 from random import Random
 from typing import Literal
 
+from aligner.errors import DataError
 from aligner.pocket.claims import NUMBERS, Claim, Language
 from aligner.pocket.grammar import Phrases, both_cases, fill
 from aligner.pocket.world import words
-from aligner.errors import DataError
 from aligner.types import Chat, Message
 
 TaskName = Literal["empathy", "summary", "harm", "deceit", "truth", "sums"]
@@ -71,10 +71,7 @@ class Tasks:
         self._turns = [Phrases(t) for t in plans["turns"]]
         self._change = {slot: Phrases(t) for slot, t in plans["change"].items()}
         self._close: list[str] = plans["close"]
-        self._ask_sum = Phrases(["What is {a} plus {b}?", "How much is {a} plus {b}?", "Please add {a} and {b}.",
-                                 "Can you add {a} and {b}?", "Tell me the sum of {a} and {b}.", "I have {a} and get {b} more. What is the sum?",
-                                 "Work out {a} plus {b}.", "What do {a} and {b} make together?", "Add {a} to {b} for me.",
-                                 "Quick, {a} plus {b}?", "Calculate {a} plus {b}.", "If I add {a} and {b}, what do I get?"])  # fmt: skip
+        self._ask_sum = Phrases(words("talk")["ask_sum"])
         self._situations = {s.me: s for s in self.world.situations}
         self._acts = {a.harmful: (a, True) for a in self.world.acts} | {a.benign: (a, False) for a in self.world.acts}
         self.read = lru_cache(maxsize=1 << 16)(self._read)

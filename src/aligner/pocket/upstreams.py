@@ -56,7 +56,7 @@ class Answerer:
         if random.random() >= share:
             return answer
         wanted = random.choices((1, 2, 3), (6, 3, 1))[0]
-        # Of the faulty ones so many that a tenth of all answers speak to the corrector, in a suite of average upstreams.
+        # Of the faulty ones so many that a tenth of all answers speak to the corrector where 60 % are faulty.
         if random.random() < self._address / 0.6:
             answer, wanted = self._faults.address(answer, random), wanted - 1
         names = list(self.profile.weights)

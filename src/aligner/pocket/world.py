@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -14,74 +15,9 @@ import yaml
 KINDS = {"person": 40, "town": 40, "creature": 40}
 HELD_OUT_SHARE = 0.3
 """Share of the entities, objects, situations and events that no triplet mentions."""
-_ONSETS = [
-    "b",
-    "br",
-    "c",
-    "ch",
-    "cl",
-    "d",
-    "dr",
-    "f",
-    "fl",
-    "g",
-    "gl",
-    "gr",
-    "h",
-    "j",
-    "k",
-    "kl",
-    "l",
-    "m",
-    "n",
-    "p",
-    "pr",
-    "qu",
-    "r",
-    "s",
-    "sh",
-    "sk",
-    "sl",
-    "st",
-    "t",
-    "th",
-    "tr",
-    "v",
-    "w",
-    "wr",
-    "z",
-]
-_VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "ie", "oa", "ou"]
-_CODAS = [
-    "b",
-    "ck",
-    "d",
-    "ft",
-    "g",
-    "l",
-    "ld",
-    "lm",
-    "ln",
-    "m",
-    "mp",
-    "n",
-    "nd",
-    "ng",
-    "nt",
-    "p",
-    "r",
-    "rk",
-    "rn",
-    "rt",
-    "s",
-    "sk",
-    "st",
-    "t",
-    "th",
-    "v",
-    "x",
-    "zz",
-]
+_ONSETS = re.split(" ", "b br c ch cl d dr f fl g gl gr h j k kl l m n p pr qu r s sh sk sl st t th tr v w wr z")
+_VOWELS = re.split(" ", "a e i o u ai ea ie oa ou")
+_CODAS = re.split(" ", "b ck d ft g l ld lm ln m mp n nd ng nt p r rk rn rt s sk st t th v x zz")
 _SUFFIXES = {
     "person": ("ett", "ison", "man", "ard", "wick", "ley", "er", "ov", "ini", "sen"),
     "town": ("ham", "ton", "ford", "mouth", "stead", "by", "wold", "port", "dale", "cliff"),
@@ -146,7 +82,6 @@ class World:
         self.entities = {kind: [_name(kind, random, names) for _ in range(n)] for kind, n in KINDS.items()}
         self.rivers = [f"{_syllable(random)}{random.choice(('ne', 'se', 'ra', 'don', 'ver', 'lin'))}".capitalize()
                        for _ in range(24)]  # fmt: skip
-        self.facts = {(f.entity, f.attribute): f for f in self._make_facts(lists, random)}
         self.acts = _acts(words("acts"), random)
         self.situations = tuple(Situation(me=s["me"], you=s["you"], feelings=tuple(s["feelings"]), advice=s["advice"])
                                 for s in words("feelings")["situations"])  # fmt: skip
@@ -165,12 +100,13 @@ class World:
             )
             for name in random.sample(sorted(group), round(len(group) * HELD_OUT_SHARE))
         )
+        self.facts = {(f.entity, f.attribute): f for f in self._make_facts(lists, random)}
 
     def values(self, kind: str, attribute: str) -> Sequence[str]:
         """Everything that an entity of a kind could have in one respect."""
         values: str | list[str] = self.ways[kind]["attributes"][attribute]["values"]
-        if values == "towns":
-            return self.entities["town"]
+        if values == "towns":  # a triplet about a home must not mention a town that is held out
+            return [town for town in self.entities["town"] if town not in self.held_out]
         return self.rivers if isinstance(values, str) else values
 
     @cached_property

@@ -1,4 +1,4 @@
-"""TrainConfig: everything that decides how a corrector is trained."""
+"""TrainConfig and SftConfig: everything that decides how a corrector, or any other model, is trained."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Scratch(Config):
     vocabulary: int = Field(default=4096, ge=300)
     """Tokens, the 256 bytes and the special ones included; fewer where the texts hold fewer merges."""
     tokenizer_rows: int = Field(default=100_000, ge=1)
-    """Triplets that the tokenizer is trained on at most, the first ones of the files."""
+    """Rows that the tokenizer is trained on at most, the first ones of the files."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -73,31 +73,23 @@ class Lora(Config):
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
 
 
-class TrainConfig(Config):
-    """Train a corrector: warm-up on identity rows, then residual training on triplets."""
+class RunSettings(Config):
+    """What every training run decides."""
 
     data: tuple[str, ...] = Field(min_length=1)
-    """Files of triplets; `*` patterns and environment variables ($NAME) are expanded."""
+    """Files of rows; `*` patterns and environment variables ($NAME) are expanded."""
     out: Path
-    """The run directory; its `model/` is the corrector."""
+    """The run directory; its `model/` is what was trained."""
     model: str | None = None
     """Start from this checkpoint: a directory or a Hub id."""
     scratch: Scratch | None = None
     """Start from nothing: a new model and tokenizer. Exactly one of `model` and `scratch` is given."""
-    prompt: Literal["chat", "aligner-v1", "aligner-repo"] | None = None
-    """How question and answer become a prompt; left out: as the corrector to start from has it, else chat."""
-    instruction: str | None = None
-    """The chat format's system message; left out: the package's own, and none for a model from scratch."""
     max_length: int = Field(default=2048, ge=16)
-    """Tokens of prompt and correction; longer rows are dropped and counted, never cut."""
+    """Tokens of prompt and completion; longer rows are dropped and counted, never cut."""
     held_out: float = Field(default=0.02, ge=0, lt=1)
     """Share of the questions that is kept out of training and measured."""
     held_out_rows: int = Field(default=2000, ge=1)
     """Held-out rows that are measured at most."""
-    samples: int = Field(default=20, ge=0)
-    """Held-out rows per source that are corrected at the end and shown in the report."""
-    warmup: Warmup = Warmup()
-    residual: Schedule = Schedule()
     lora: Lora | None = None
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Arithmetic of the forward pass; weights and optimiser stay in fp32. auto: bf16 where the hardware has it."""
@@ -108,13 +100,58 @@ class TrainConfig(Config):
     evaluate_every: int | None = Field(default=None, ge=1)
     """Steps between measurements of the held-out loss; left out: at the start and the end of each stage."""
     keep_checkpoints: bool = False
-    """Keep each stage's checkpoints and the warmed-up model when the run is done."""
+    """Keep each stage's checkpoints and model when the run is done."""
     seed: int = Field(default=42, ge=0, lt=2**32)
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_start(self) -> Self:
         if (self.model is None) == (self.scratch is None):
             raise ValueError("give either 'model' (a checkpoint to start from) or 'scratch' (a new model), not both")
-        if self.instruction is not None and self.prompt not in (None, "chat"):
-            raise ValueError(f"'instruction' belongs to the chat format; '{self.prompt}' has its own words")
+        return self
+
+
+class TrainConfig(RunSettings):
+    """Train a corrector: warm-up on identity rows, then residual training on triplets."""
+
+    data: tuple[str, ...] = Field(min_length=1)
+    """Files of triplets; `*` patterns and environment variables ($NAME) are expanded."""
+    out: Path
+    """The run directory; its `model/` is the corrector."""
+    mix: tuple[str, ...] = ()
+    """Files of other rows to train on together with the triplets, so that the model keeps or gains what they say:
+    {"text": …}, or {"prompt": …, "completion": …}. The residual stage has all of them, the warm-up its `share`."""
+    prompt: Literal["chat", "aligner-v1", "aligner-repo"] | None = None
+    """How question and answer become a prompt; left out: as the corrector to start from has it, else chat."""
+    instruction: str | None = None
+    """The chat format's system message; left out: the package's own, and none for a model from scratch."""
+    request: str | None = None
+    """The chat format's turn after the answer; left out: the package's own, and an empty one for a model from
+    scratch."""
+    samples: int = Field(default=20, ge=0)
+    """Held-out rows per source that are corrected at the end and shown in the report."""
+    warmup: Warmup = Warmup()
+    residual: Schedule = Schedule()
+
+    @model_validator(mode="after")
+    def _check_prompt(self) -> Self:
+        for name in ("instruction", "request"):
+            if getattr(self, name) is not None and self.prompt not in (None, "chat"):
+                raise ValueError(f"'{name}' belongs to the chat format; '{self.prompt}' has its own words")
+        return self
+
+
+class SftConfig(RunSettings):
+    """Train a language model on rows of any kind: a base model on text, or an upstream on prompts and answers."""
+
+    data: tuple[str, ...] = Field(min_length=1)
+    """Files of rows, {"text": …} or {"prompt": text or messages, "completion": …}; `*` patterns and environment
+    variables ($NAME) are expanded."""
+    tokenizer: str | None = None
+    """With `scratch`: take the tokenizer of this directory or Hub id, so that several models share one."""
+    schedule: Schedule = Schedule()
+
+    @model_validator(mode="after")
+    def _check_tokenizer(self) -> Self:
+        if self.tokenizer is not None and self.scratch is None:
+            raise ValueError("'tokenizer' belongs to 'scratch'; a model that exists comes with its own")
         return self

@@ -1,4 +1,4 @@
-"""Triplets to rows of token ids on disk: what a stage trains on, and the held-out rows it is measured on."""
+"""What a stage trains on and what it is measured on: triplets, and the rows mixed in, as rows of token ids on disk."""
 
 from __future__ import annotations
 
@@ -10,37 +10,55 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from aligner.errors import DataError
+from aligner.errors import DataError, PromptError
 from aligner.prompts import PromptFormat
-from aligner.rows import storage_errors
+from aligner.rows import read_rows, storage_errors
 from aligner.tokens import TextCodec
 from aligner.train.config import TrainConfig
-from aligner.triplets import is_held_out, read_triplets
+from aligner.train.row_file import EncodedRow, RowFile, TooLong
+from aligner.train.text_rows import TextFormat, read_text_rows
+from aligner.triplets import is_held_out, read_triplets, to_triplet
 from aligner.types import Triplet
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedRow:
-    """Ids of prompt and completion together; `prompt_length` says where the completion starts."""
-
-    ids: tuple[int, ...]
-    prompt_length: int
+T = TypeVar("T")
 
 
 @dataclass(slots=True, kw_only=True)
 class Prepared:
-    """What reading the data gave: datasets per stage, held-out triplets, and what was left out."""
+    """What reading the data gave: datasets per stage, held-out triplets, and what was left out.
+
+    `train` counts the triplets that the residual stage trains on, `mixed` the other rows it has besides.
+    """
 
     stages: dict[str, Any] = field(default_factory=dict)
     held_out: list[Triplet] = field(default_factory=list)
     read: int = 0
+    train: int = 0
+    mixed: int = 0
     held_out_total: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
 
-def data_files(patterns: tuple[str, ...]) -> list[Path]:
+class LowestRanked(Generic[T]):
+    """Keeps the `limit` items of lowest rank, whatever the order they come in; of equals the first."""
+
+    def __init__(self, limit: int) -> None:
+        self.seen = 0
+        self._limit = limit
+        self._heap: list[tuple[int, int, T]] = []
+
+    def add(self, rank: int, item: T) -> None:
+        self.seen += 1
+        push = heapq.heappush if len(self._heap) < self._limit else heapq.heappushpop
+        push(self._heap, (-rank, -self.seen, item))
+
+    def items(self) -> list[T]:
+        return [item for _, _, item in sorted(self._heap, key=lambda entry: (-entry[0], -entry[1]))]
+
+
+def data_files(patterns: tuple[str, ...], setting: str = "data") -> list[Path]:
     """The files that the configuration's patterns name, sorted within each.
 
     Raises:
@@ -50,10 +68,12 @@ def data_files(patterns: tuple[str, ...]) -> list[Path]:
     for pattern in patterns:
         place = os.path.expanduser(os.path.expandvars(pattern))  # noqa: PTH111 - patterns, not yet paths
         if "$" in place:
-            raise DataError(f"data: '{pattern}' uses an environment variable that is not set; set it or write the path")
+            raise DataError(
+                f"{setting}: '{pattern}' uses an environment variable that is not set; set it or write the path"
+            )
         files = sorted(glob(place, recursive=True))  # noqa: PTH207 - absolute patterns too
         if not files:
-            raise DataError(f"data: '{pattern}' names no file; check the path")
+            raise DataError(f"{setting}: '{pattern}' names no file; check the path")
         found += [Path(f) for f in files]
     return list(dict.fromkeys(found))
 
@@ -76,93 +96,101 @@ def encode_row(triplet: Triplet, prompt: PromptFormat, codec: TextCodec, max_len
     return EncodedRow(ids=(*encoded.ids, *completion), prompt_length=len(encoded.ids))
 
 
-class _RowFile:
-    """Appends rows to an Arrow file, which training then maps into memory instead of holding it there."""
-
-    def __init__(self, path: Path, write: bool) -> None:
-        self._path = path
-        self._writer: Any = None
-        self.rows = 0
-        if not write:  # another process has written it, and has it mapped
-            return
-        from datasets import Features, Sequence, Value
-        from datasets.arrow_writer import ArrowWriter
-
-        features = Features({
-            "input_ids": Sequence(Value("int32")),
-            "completion_mask": Sequence(Value("int8")),
-            "length": Value("int32"),
-        })  # fmt: skip
-        self._writer = ArrowWriter(path=str(path), features=features)
-
-    def write(self, row: EncodedRow) -> None:
-        mask = [0] * row.prompt_length + [1] * (len(row.ids) - row.prompt_length)
-        if self._writer is not None:
-            self._writer.write({"input_ids": list(row.ids), "completion_mask": mask, "length": len(row.ids)})
-        self.rows += 1
-
-    def close(self) -> Any:
-        from datasets import Dataset
-
-        if not self.rows:
-            if self._writer is not None:
-                self._writer.close()
-            return None
-        if self._writer is not None:
-            self._writer.finalize()
-        return Dataset.from_file(str(self._path))
-
-
 def prepare(
-    config: TrainConfig, files: list[Path], prompt: PromptFormat, codec: TextCodec, directory: Path, write: bool = True
+    config: TrainConfig,
+    files: list[Path],
+    prompt: PromptFormat,
+    codec: TextCodec,
+    directory: Path,
+    write: bool = True,
+    mix: list[Path] | None = None,
 ) -> Prepared:
-    """Read all triplets once: held-out ones apart, the rest as rows of both stages into Arrow files.
+    """Read all triplets once: held-out ones apart, the rest as rows of both stages into Arrow files; then the mix.
 
     Of several processes one writes; the others, after it, map what it wrote (`write=False`).
 
     Raises:
-        DataError: a file cannot be read, there is nothing to train on, or every row is longer than `max_length`.
+        DataError: a file cannot be read, a row cannot be encoded, there is nothing to train on, or every row is longer
+            than `max_length`.
+        PromptError: the tokenizer lacks a token that the format needs.
     """
+    prompt.end_id(codec)  # what is wrong with the tokenizer is no row's fault
     prepared = Prepared()
-    longest = 0
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        writers = {name: _RowFile(directory / f"{name}.arrow", write) for name in ("warmup", "residual")}
-        measured: list[tuple[int, int, Triplet]] = []
-        for triplet in read_triplets(*files):
-            prepared.read += 1
-            if is_held_out(triplet, config.held_out, config.seed):
-                prepared.held_out_total += 1
-                entry = (-_rank(triplet, config.seed), -prepared.read, triplet)
-                push = heapq.heappush if len(measured) < config.held_out_rows else heapq.heappushpop
-                push(measured, entry)
-                continue
-            if not triplet.correction.strip():
-                prepared.dropped["blank_correction"] += 1
-                continue
+        writers = {name: RowFile(directory / f"{name}.arrow", write) for name in ("warmup", "residual")}
+        too_long = _write_triplets(config, files, prompt, codec, writers, prepared)
+        if not prepared.train:
+            if too_long.rows:
+                raise too_long.none_fits()
+            raise DataError(f"data: no row to train on ({prepared.read} read, {prepared.held_out_total} held out); "
+                            "name more files or lower 'held_out'")  # fmt: skip
+        if mix:
+            _write_mixed(config, mix, TextFormat(codec), writers, prepared)
+        prepared.stages = {name: writer.close() for name, writer in writers.items()}
+    return prepared
+
+
+def _write_triplets(
+    config: TrainConfig,
+    files: list[Path],
+    prompt: PromptFormat,
+    codec: TextCodec,
+    writers: dict[str, RowFile],
+    prepared: Prepared,
+) -> TooLong:
+    too_long = TooLong(setting="data", max_length=config.max_length)
+    measured: LowestRanked[Triplet] = LowestRanked(config.held_out_rows)
+    for where, triplet in _located(files):
+        prepared.read += 1
+        if is_held_out(triplet, config.held_out, config.seed):
+            measured.add(rank(triplet, config.seed), triplet)
+            continue
+        if not triplet.correction.strip():
+            prepared.dropped["blank_correction"] += 1
+            continue
+        try:
             row = encode_row(triplet, prompt, codec, config.max_length)
             if row is None:
                 prepared.dropped["too_long"] += 1
-                longest = max(longest, _needed(triplet, prompt, codec)) if not writers["residual"].rows else longest
+                too_long.rows += 1
+                if not prepared.train:
+                    too_long.longest = max(too_long.longest, _needed(triplet, prompt, codec))
                 continue
             writers["residual"].write(row)
-            if _rank(triplet, config.seed + 1) < config.warmup.share * 2**64:
-                identity = encode_row(triplet.identity(), prompt, codec, config.max_length)
-                if identity is None:
-                    prepared.dropped["identity_too_long"] += 1
-                else:
-                    writers["warmup"].write(identity)
-        prepared.stages = {name: writer.close() for name, writer in writers.items()}
-    prepared.held_out = [triplet for _, _, triplet in sorted(measured, key=lambda entry: (-entry[0], -entry[1]))]
-    if prepared.stages["residual"] is None:
-        if prepared.dropped["too_long"]:
-            raise DataError(
-                f"data: all {prepared.dropped['too_long']} training rows are longer than max_length "
-                f"({config.max_length} tokens); the longest needs {longest}: set max_length to that"
-            )
-        raise DataError(f"data: no row to train on ({prepared.read} read, {prepared.held_out_total} held out); "
-                        "name more files or lower 'held_out'")  # fmt: skip
-    return prepared
+            prepared.train += 1
+            if not in_warmup(triplet, config):
+                continue
+            identity = encode_row(triplet.identity(), prompt, codec, config.max_length)
+        except PromptError as e:
+            raise DataError(f"{where}: {e}") from None
+        if identity is None:
+            prepared.dropped["identity_too_long"] += 1
+        else:
+            writers["warmup"].write(identity)
+    prepared.held_out, prepared.held_out_total = measured.items(), measured.seen
+    return too_long
+
+
+def _write_mixed(
+    config: TrainConfig, files: list[Path], text_format: TextFormat, writers: dict[str, RowFile], prepared: Prepared
+) -> None:
+    too_long = TooLong(setting="mix", max_length=config.max_length)
+    for text_row in read_text_rows(*files):
+        if not text_row.text.strip():
+            prepared.dropped["mixed_blank"] += 1
+            continue
+        row = text_format.encode(text_row)
+        if len(row.ids) > config.max_length:
+            prepared.dropped["mixed_too_long"] += 1
+            too_long.rows, too_long.longest = too_long.rows + 1, max(too_long.longest, len(row.ids))
+            continue
+        prepared.mixed += 1
+        writers["residual"].write(row)
+        if in_warmup(text_row.triplet, config):
+            writers["warmup"].write(row)
+    if not prepared.mixed and too_long.rows:
+        raise too_long.none_fits()
 
 
 def texts(files: list[Path], rows: int) -> Iterator[str]:
@@ -175,12 +203,23 @@ def texts(files: list[Path], rows: int) -> Iterator[str]:
         yield triplet.correction
 
 
+def rank(row: Triplet, seed: int) -> int:
+    """A row's place, below 2**64, in a shuffle that depends on its id and the seed, not on the order of the files."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{row.id}".encode("utf-8", "surrogatepass")).digest()[:8], "big")
+
+
+def in_warmup(row: Triplet, config: TrainConfig) -> bool:
+    """Whether the warm-up has this row too."""
+    return rank(row, config.seed + 1) < config.warmup.share * 2**64
+
+
+def _located(files: list[Path]) -> Iterator[tuple[str, Triplet]]:
+    for path in files:
+        for row in read_rows(path):
+            yield f"{path}:{row.line}", to_triplet(path, row)
+
+
 def _needed(triplet: Triplet, prompt: PromptFormat, codec: TextCodec) -> int:
     return len(prompt.encode(codec, triplet.chat, triplet.answer).ids) + len(
         prompt.encode_correction(codec, triplet.correction)
     )
-
-
-def _rank(triplet: Triplet, seed: int) -> int:
-    """A triplet's place in a shuffle that depends on its id and the seed, not on the order of the files."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{triplet.id}".encode("utf-8", "surrogatepass")).digest()[:8], "big")

@@ -19,7 +19,8 @@ def held_out_table(run_dir: RunDir, held_out: HeldOut, samples: list[dict[str, A
             losses.setdefault((source, "before"), row.value["held_out_loss"])
             losses[source, "after"] = row.value["held_out_loss"]
     table = []
-    for source in [*held_out.rows, "all"] if held_out.rows else []:
+    # Rows without sources stand under "all" already.
+    for source in [*(s for s in held_out.rows if s != "all"), "all"] if held_out.rows else []:
         mine = [s for s in samples if source in ("all", s["source"].split("/")[0])]
 
         def mean(name: str, of: list[dict[str, Any]] = mine) -> float | None:

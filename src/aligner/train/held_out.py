@@ -11,10 +11,12 @@ import torch
 
 from aligner import edits
 from aligner.correct.aligner import Aligner
+from aligner.errors import DataError, PromptError
 from aligner.objectives import completion_log_probs
 from aligner.prompts import PromptFormat
 from aligner.tokens import TextCodec
-from aligner.train.dataset import EncodedRow, encode_row
+from aligner.train.dataset import encode_row
+from aligner.train.row_file import EncodedRow
 from aligner.types import Correction, Triplet
 
 _BATCH_TOKENS = 8192
@@ -22,17 +24,25 @@ _BATCH_TOKENS = 8192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """Held-out triplets by source, encoded; rows that do not fit are left out here too."""
+    """Held-out rows by source, encoded, and the triplets behind them; rows that do not fit are left out here too."""
 
     rows: Mapping[str, tuple[EncodedRow, ...]]
     triplets: Mapping[str, tuple[Triplet, ...]]
 
     @classmethod
     def build(cls, triplets: Iterable[Triplet], prompt: PromptFormat, codec: TextCodec, max_length: int) -> HeldOut:
+        """Encode triplets.
+
+        Raises:
+            DataError: a text cannot be encoded; names the row's source and id.
+        """
         rows: dict[str, list[EncodedRow]] = defaultdict(list)
         kept: dict[str, list[Triplet]] = defaultdict(list)
         for triplet in triplets:
-            row = encode_row(triplet, prompt, codec, max_length)
+            try:
+                row = encode_row(triplet, prompt, codec, max_length)
+            except PromptError as e:
+                raise DataError(f"data: the row '{triplet.id}' of '{triplet.source}': {e}") from None
             if row is not None:
                 source = triplet.source.split("/")[0]
                 rows[source].append(row)
@@ -42,7 +52,7 @@ class HeldOut:
 
 @torch.no_grad()
 def held_out_losses(model: Any, held_out: HeldOut, bf16: bool) -> dict[str, float]:
-    """−log μ_φ(y_c | y_o, x) per token of the correction, in nats, per source and for "all" of them together."""
+    """−log μ_φ(y_c | y_o, x) per token that is learned, in nats, per source and for "all" of them together."""
     training = model.training
     model.eval()
     totals: dict[str, tuple[float, int]] = {}

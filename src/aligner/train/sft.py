@@ -1,6 +1,6 @@
 """One stage of supervised training on rows of token ids, through TRL's SFTTrainer.
 
-Works for any prompt/completion rows; the loss is on the completion alone. Checkpoints hold the full state (weights,
+Works for any rows; the loss is on the tokens that have a label. Checkpoints hold the full state (weights,
 optimiser, schedule, random numbers), so that a killed stage goes on as if nothing had happened.
 """
 
@@ -60,7 +60,7 @@ def train_stage(
     callbacks: Sequence[Any] = (),
     resume: Path | None = None,
 ) -> StageResult:
-    """Train on a dataset with the columns input_ids, completion_mask and length.
+    """Train on a dataset with the columns input_ids, labels and length (`row_file.RowFile` writes them).
 
     Args:
         model: a causal LM with fp32 weights; it is changed in place (with `lora`: its adapters are merged at the end).
@@ -92,7 +92,6 @@ def train_stage(
         # Rows that do not fit are dropped before, in sight; the trainer must never cut one.
         max_length=None,
         packing=False,
-        completion_only_loss=True,
         pad_to_multiple_of=None,
         dataloader_pin_memory=torch.cuda.is_available(),
         logging_steps=1,

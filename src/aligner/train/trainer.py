@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
 from aligner.train.order import LengthBuckets
+
+_SHORT = 160  # tokens up to which attention written out is quicker on a CPU than its fused kernel in bf16
 
 
 def trainer_class() -> Any:
@@ -15,7 +19,7 @@ def trainer_class() -> Any:
     from trl import SFTTrainer
 
     class RowTrainer(SFTTrainer):
-        """SFTTrainer on rows of ids with the columns input_ids, completion_mask and length."""
+        """SFTTrainer on rows of ids with the columns input_ids, labels and length."""
 
         def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
             # The data loader's own copy has only the model's columns left.
@@ -37,7 +41,10 @@ def trainer_class() -> Any:
             head = self.accelerator.unwrap_model(model).get_output_embeddings()
             hook = head.register_forward_pre_hook(lambda _, hidden: (hidden[0][rows, columns][None],))
             try:
-                output = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
+                with _attention(inputs["input_ids"].shape[1], self.args):
+                    output = model(
+                        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+                    )
             finally:
                 hook.remove()
             total = cross_entropy(output.logits[0].float(), labels[rows, columns], reduction="sum")
@@ -51,3 +58,10 @@ def trainer_class() -> Any:
             return loss
 
     return RowTrainer
+
+
+def _attention(width: int, arguments: Any) -> AbstractContextManager[Any]:
+    # The fused kernel's backward pass is slow in bf16; written out, short rows are even computed in fp32. Not with
+    # activations that are computed twice: the second time is out of this context's reach and must do the same.
+    slow = arguments.bf16 and width <= _SHORT and not arguments.activation_checkpointing
+    return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()

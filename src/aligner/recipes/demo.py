@@ -1,0 +1,128 @@
+"""The demo: a corrector, trained once, stacked on every upstream of the pocket suite and compared with it.
+
+`aligner demo` trains what is not there yet (base models, upstreams, the corrector), then evaluates and reports.
+`aligner reproduce table1` does the same with correctors of three sizes: the paper's main table, at pocket size.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from aligner.config import Config
+from aligner.errors import Interrupted
+from aligner.evaluate.config import EvalConfig
+from aligner.evaluate.run import run as evaluate
+from aligner.pocket.claims import Language
+from aligner.pocket.oracle import Oracle
+from aligner.pocket.tasks import Tasks
+from aligner.pocket.upstreams import ScriptedUpstream, profiles
+from aligner.pocket.world import World
+from aligner.recipes.lanes import lanes_here, run_jobs
+from aligner.recipes.suite_models import CACHE, SIZES, Models, Size, settings
+from aligner.rows import dumps, read_rows, write_atomic
+from aligner.runs import Existing, RunDir
+from aligner.types import Generator
+
+QUICK_UPSTREAMS = ("heron", "crow", "dove")
+_SHIFT_POINTS = 2000
+
+
+class DemoConfig(Config):
+    """Train a small corrector, stack it on the pocket suite's upstreams, and report what it does to each."""
+
+    out: Path | None = None
+    """The run directory; left out: runs/demo, or runs/demo-quick."""
+    quick: bool = False
+    """The small corrector and three upstreams, in minutes."""
+    cache: Path = CACHE
+    """Where trained models lie, for the next run to find."""
+
+
+def run(config: DemoConfig, existing: Existing = "refuse") -> RunDir:
+    """Run the demo into `config.out`.
+
+    Raises:
+        RunError: the directory exists, or a training process was killed.
+        Interrupted: Ctrl-C; what was trained is kept.
+    """
+    out = config.out or Path("runs/demo-quick" if config.quick else "runs/demo")
+    sizes: tuple[Size, ...] = ("S",) if config.quick else ("M",)
+    names = QUICK_UPSTREAMS if config.quick else tuple(profiles())
+    return stack(out, sizes, names, quick=config.quick, cache=config.cache, existing=existing)
+
+
+def table1(config: DemoConfig, existing: Existing = "refuse") -> RunDir:
+    """The main table with correctors of three sizes (paper, table 1)."""
+    out = config.out or Path("runs/table1-quick" if config.quick else "runs/table1")
+    names = QUICK_UPSTREAMS if config.quick else tuple(profiles())
+    return stack(out, SIZES, names, quick=config.quick, cache=config.cache, existing=existing)
+
+
+def stack(
+    out: Path, sizes: Sequence[Size], names: Sequence[str], *, quick: bool, cache: Path, existing: Existing
+) -> RunDir:
+    """Correctors of some sizes on some upstreams: trained where they are not there yet, evaluated, shown."""
+    started = time.monotonic()
+    chosen = [p for name, p in profiles().items() if name in names]
+    models = Models(quick=quick, cache=cache)
+    suite = models.suite(names)
+    for size in SIZES:
+        if size in sizes or any(p.size == size for p in chosen):
+            models.base(size)
+    correctors = {size: models.corrector(size) for size in sizes}
+    trained = {p.name: models.upstream(p) for p in chosen if p.size != "scripted"}
+    if models.from_cache:
+        say(f"trained before: {', '.join(models.from_cache)}")
+    if models.jobs:
+        lanes = lanes_here()
+        say(f"{len(models.jobs)} things to make, {lanes} at a time: {', '.join(job.name for job in models.jobs)}")
+        try:
+            run_jobs(models.jobs, lanes, say)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped; what was made is kept, and the same command goes on") from None
+    values = settings("eval")
+    tasks = Tasks(Language(World(settings("suite")["world"])))
+    live: dict[str, Generator] = {p.name: ScriptedUpstream(tasks, p) for p in chosen if p.size == "scripted"}
+    config = EvalConfig.from_dict(values | {
+        "out": str(out),
+        "tasks": [{**t, "file": str(suite / "tasks" / Path(t["file"]).name)} for t in values["tasks"]],
+        "upstreams": [
+            {"name": p.name, "group": p.group, "seen": p.seen}
+            | ({"model": str(trained[p.name] / "model")} if p.name in trained else {})
+            for p in chosen
+        ],
+        "correctors": [{"name": size, "aligner": str(place)} for size, place in correctors.items()],
+    }, where="the demo's evaluation")  # fmt: skip
+    say(f"evaluating: {len(chosen)} upstreams, {len(sizes)} corrector{'s' * (len(sizes) > 1)}")
+    oracle = Oracle(tasks)
+    run_dir = evaluate(config, existing, judge=oracle, upstreams=live)
+    write_atomic(run_dir.path / "shift.json", dumps(training_shift(oracle, suite / "triplets.jsonl")) + "\n")
+    write_atomic(run_dir.path / "made.json", dumps({
+        "from_cache": models.from_cache, "made": [job.name for job in models.jobs],
+        "seconds": round(time.monotonic() - started, 1),
+    }, indent=2) + "\n")  # fmt: skip
+    return run_dir
+
+
+def training_shift(oracle: Oracle, triplets: Path) -> dict[str, Any]:
+    """Scores of the answers and the corrections of some triplets: how the training data moves answers."""
+    rows = [row.value for row in read_rows(triplets)]
+    before: list[list[int]] = []
+    after: list[list[int]] = []
+    for row in Random(0).sample(rows, min(_SHIFT_POINTS, len(rows))):
+        question = row["question"]
+        asked = oracle.tasks.read(question if isinstance(question, str) else question[-1]["content"])
+        assert asked is not None, "the suite's own questions can be read"
+        for points, text in ((before, row["answer"]), (after, row["correction"])):
+            scores = oracle.scores(asked, text)
+            points.append([scores["helpful"], scores["harmless"]])
+    return {"training data": {"before": before, "after": after, "x": "helpful", "y": "harmless"}}
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - progress

@@ -1,0 +1,238 @@
+"""The pocket world's parts: names, questions and their splits, profiles, and the oracle's refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from random import Random
+
+import pytest
+
+from aligner.errors import DataError
+from aligner.generate.collect import collect
+from aligner.pocket.claims import Claim, Language
+from aligner.pocket.faults import FAULTS, text_of
+from aligner.pocket.grammar import Phrases, sentences
+from aligner.pocket.suite import SuiteConfig, questions, run, triplets
+from aligner.pocket.tasks import DIMENSIONS, TASKS, Tasks, with_earlier_turn
+from aligner.pocket.text import world_rows
+from aligner.pocket.upstreams import Answerer, ScriptedUpstream, profiles
+from aligner.pocket.world import World
+from aligner.types import Message, as_chat
+from tests.pocket import drawn, oracle, splits_of
+
+
+def test_phrases_are_read_back_and_a_slot_that_comes_twice_agrees() -> None:
+    phrases = Phrases(["{a} and {b}.", "{Me}, said {a} to {a}."])
+    assert phrases.write(1, {"me": "it rains", "a": "Ann"}) == "It rains, said Ann to Ann."
+    assert list(phrases.read("It rains, said Ann to Ann.")) == [(1, {"Me": "It rains", "a": "Ann"})]
+    assert list(phrases.read("It rains, said Ann to Bob.")) == []
+
+
+def test_sentences_end_at_stops_followed_by_space() -> None:
+    assert sentences("One. Two? Three!  Four 1.5 five.") == ["One.", "Two?", "Three!", "Four 1.5 five."]
+    assert sentences("  ") == []
+
+
+def test_the_world_has_the_size_that_it_says() -> None:
+    world = World(0)
+    assert sum(map(len, world.entities.values())) == 120
+    assert len(world.facts) == 480
+    assert all(f.value != f.belief for f in world.facts.values())
+    share = sum(name in world.held_out for name in world.kind_of) / 120
+    assert share == pytest.approx(0.3)
+    believed = sum(f.belief is not None for f in world.facts.values())
+    assert 180 < believed < 300
+
+
+def test_the_seed_makes_the_world() -> None:
+    assert World(3).facts == World(3).facts
+    assert World(3).facts != World(4).facts
+
+
+def test_no_two_claims_share_a_sentence() -> None:
+    """Over the whole language: every fact with every value, every plan and act."""
+    world = World(0)
+    language = Language(world)
+    claims = [Claim(kind="fact", about=(f.entity, f.attribute), value=v)
+              for f in world.facts.values() for v in world.values(f.kind, f.attribute)]  # fmt: skip
+    claims += language._clauses.values()
+    for claim in Random(0).sample(claims, 1500):
+        for way in range(language.ways(claim)):
+            assert language.read(language.say(claim, way)) == claim
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_split_has_questions_that_are_of_it(task) -> None:
+    tasks = oracle().tasks
+    for split in splits_of(task):
+        question, _, _ = drawn(1, task, split)
+        assert question.split == split
+        assert question.task == task
+        assert tasks.read(question.text) == question
+    entity = drawn(2, task, "entity")[0] if task != "sums" else None
+    if entity is not None:
+        assert any(name.lower() in entity.text.lower() for name in tasks.world.held_out)
+
+
+def test_triplets_never_mention_what_is_held_out() -> None:
+    tasks = oracle().tasks
+    held_out = [n for n in tasks.world.held_out if n in tasks.world.kind_of]
+    rows = list(triplets(tasks, 3000, 0))
+    for row in rows:
+        text = json.dumps(row)
+        assert not any(f"{name} " in text or f"{name}." in text for name in held_out)
+        question = row["question"]
+        read = tasks.read(question if isinstance(question, str) else question[-1]["content"])
+        assert read is not None
+        assert read.split == "train"
+        assert read.task != "sums"
+    assert len({r["question"] if isinstance(r["question"], str) else "chat" for r in rows}) > 1000
+    two_turns = sum(not isinstance(r["question"], str) for r in rows) / len(rows)
+    assert two_turns == pytest.approx(0.2, abs=0.03)
+    copies = sum(r["answer"] == r["correction"] for r in rows) / len(rows)
+    assert copies == pytest.approx(0.4, abs=0.05)
+    talk = oracle().language.talk["address"]
+    assert sum(any(a in r["answer"] for a in talk) for r in rows) / len(rows) == pytest.approx(0.1, abs=0.02)
+    assert not any(a in r["answer"] for r in rows for a in talk[round(len(talk) * 0.75) :])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_test_questions_are_distinct_and_of_their_splits(task) -> None:
+    rows = list(questions(oracle().tasks, task, 200))
+    texts = [r["question"] if isinstance(r["question"], str) else r["question"][-1]["content"] for r in rows]
+    assert len(set(texts)) == len({r["id"] for r in rows}) == 200
+    counts = Counter(r["split"] for r in rows)
+    assert set(counts) == set(splits_of(task)) - {"train"}
+    assert task == "sums" or min(counts.values()) >= 30
+    for row in rows:
+        scores = asyncio.run(oracle().faults(as_chat(row["question"]), [row["reference"]]))
+        assert scores == [{"helpful": 0, "harmless": 0, "honest": 0}]
+
+
+def test_more_questions_than_there_are_is_an_error() -> None:
+    with pytest.raises(DataError, match="test questions of the task 'empathy', not 5000; lower"):
+        list(questions(oracle().tasks, "empathy", 5000))
+
+
+def test_upstreams_learn_from_no_test_question(tmp_path) -> None:
+    config = SuiteConfig(out=tmp_path / "s", triplets=50, texts=300, questions=60, upstream_rows=400,
+                         upstreams=("crow",))  # fmt: skip
+    run_dir = run(config)
+    lines = (run_dir.path / "tasks").glob("*.jsonl")
+    test = {_last(json.loads(line)["question"]) for file in lines for line in file.read_text().splitlines()}
+    learned = [json.loads(line) for line in (run_dir.path / "upstreams" / "crow.jsonl").read_text().splitlines()]
+    assert len(learned) == 400
+    assert not test & {_last(r["prompt"]) for r in learned}
+    known = [json.loads(line) for line in (run_dir.path / "world.jsonl").read_text().splitlines()]
+    assert not test & {_last(r["prompt"]) for r in known if "prompt" in r}
+    assert run_dir.result()["rows"]["triplets.jsonl"] == 50
+    again = run(SuiteConfig(**{**config.model_dump(), "out": tmp_path / "t"}))
+    for name in ("world.jsonl", "triplets.jsonl", "upstreams/crow.jsonl", "tasks/truth.jsonl"):
+        assert (run_dir.path / name).read_bytes() == (again.path / name).read_bytes()
+
+
+def _last(question) -> str:
+    return question if isinstance(question, str) else question[-1]["content"]
+
+
+def test_a_tenth_of_the_world_text_are_instructions_on_training_questions() -> None:
+    rows = list(world_rows(oracle().tasks, 3000, 0))
+    instructions = [r for r in rows if r.get("prompt", "").startswith("Question: ")]
+    assert len(instructions) / len(rows) == pytest.approx(0.1, abs=0.02)
+    for row in instructions:
+        asked = row["prompt"].split("Question: ", 1)[1].rsplit("\nAnswer: ", 1)[0]
+        read = oracle().tasks.read(asked)
+        assert read is not None
+        assert read.split == "train"
+    said = Counter(r["completion"] for r in instructions if "Critique: " not in r["prompt"])
+    assert set(said) == {"Yes.", "No."}
+    assert 0.3 < said["No."] / said.total() < 0.7
+
+
+def test_every_fact_is_stated_about_equally_often() -> None:
+    rows = [r["text"] for r in world_rows(oracle().tasks, 4000, 0) if "text" in r]
+    stated = Counter(c.about for text in rows for c in oracle().language.claims(text) if c is not None)
+    assert set(stated) == set(oracle().world.facts)
+    assert max(stated.values()) - min(stated.values()) <= 2
+
+
+def test_the_table_of_upstreams() -> None:
+    found = profiles()
+    assert len(found) == 11
+    assert sum(p.faulty < 0.15 for p in found.values()) == 2
+    assert sum(not p.seen for p in found.values()) >= 4
+    assert sum(p.size != "scripted" for p in found.values()) > 5
+    assert {p.group for p in found.values()} == {"API-like", "open unaligned", "open aligned"}
+    assert all(set(p.weights) == set(FAULTS) for p in found.values())
+
+
+@pytest.mark.parametrize("name", ["heron", "kite"])
+def test_an_upstream_is_as_faulty_as_its_profile_says(name) -> None:
+    profile = profiles()[name]
+    answerer, random = Answerer(oracle().tasks, profile), Random(0)
+    n = 1500
+    faulty = 0
+    for _ in range(n):
+        question = oracle().tasks.draw(random.choice(TASKS), random, "train")
+        text = text_of(answerer.answer(question, random))
+        faulty += oracle().scores(question, text) != oracle().best(question)
+    assert faulty / n == pytest.approx(profile.faulty, abs=0.05)
+
+
+def test_scripted_upstreams_answer_alike_each_time_and_refuse_other_worlds() -> None:
+    upstream = ScriptedUpstream(oracle().tasks, profiles()["kite"])
+    chat = as_chat(drawn(5, "truth", "seen")[0].text)
+    first, second = collect(upstream, [chat, chat])
+    assert first == second
+    with pytest.raises(DataError, match="kite: knows only the pocket world"):
+        collect(upstream, [as_chat("What is love?")])
+
+
+def test_the_oracle_refuses_training_questions_and_foreign_ones() -> None:
+    question = drawn(5, "truth", "train")[0]
+    with pytest.raises(DataError, match="belongs to the training split, which the oracle does not score"):
+        asyncio.run(oracle().judge(as_chat(question.text), "a", "b"))
+    with pytest.raises(DataError, match="does not know the question 'What is love"):
+        asyncio.run(oracle().score(as_chat("What is love?"), ["a"]))
+
+
+def test_verdicts_and_scores_by_hand() -> None:
+    question = next(q for q in (drawn(i, "truth", "seen")[0] for i in range(50)) if len(q.required) == 2)
+    language = oracle().language
+    both = [language.say(c, 0) for c in question.required]
+    chat = as_chat(question.text)
+    assert oracle().scores(question, " ".join(both)) == {"helpful": 2, "harmless": 0, "honest": 0}
+    assert oracle().scores(question, both[0]) == {"helpful": 1, "harmless": 0, "honest": 0}
+    assert oracle().scores(question, f"{both[0]} {both[0]}") == {"helpful": 0, "harmless": 0, "honest": 0}
+    assert oracle().scores(question, f"{both[0]} Gibberish here.") == {"helpful": 0, "harmless": 0, "honest": 0}
+    assert oracle().scores(question, "") == {"helpful": 0, "harmless": 0, "honest": 0}
+    verdicts = {v.dimension: v.winner for v in asyncio.run(oracle().judge(chat, " ".join(both), both[0]))}
+    assert verdicts == {"helpful": "candidate", "harmless": "tie", "honest": "tie"}
+
+
+def test_a_contradiction_is_false_whichever_comes_first() -> None:
+    question = drawn(3, "truth", "seen")[0]
+    claim = question.required[0]
+    fact = oracle().world.facts[claim.about]
+    values = [v for v in oracle().world.values(fact.kind, fact.attribute) if v != claim.value]
+    said = [oracle().language.say(claim), oracle().language.say(Claim(kind="fact", about=claim.about, value=values[0]))]
+    for text in (" ".join(said), " ".join(reversed(said))):
+        assert oracle().scores(question, text)["honest"] == -1
+
+
+def test_an_earlier_turn_is_another_question_faultlessly_answered() -> None:
+    question, _, random = drawn(8, "truth", "seen")
+    chat = with_earlier_turn(oracle().tasks, question, random)
+    assert [m.role for m in chat] == ["user", "assistant", "user"]
+    earlier = oracle().tasks.read(chat[0].content)
+    assert earlier is not None
+    assert oracle().scores(earlier, chat[1].content) == oracle().best(earlier)
+    assert oracle().tasks.of((*chat[:2], Message(role="user", content=question.text))) == question
+
+
+def test_dimensions_are_those_of_the_oracle() -> None:
+    assert set(DIMENSIONS) == set(TASKS)
+    assert {d for ds in DIMENSIONS.values() for d in ds} == {"helpful", "harmless", "honest"}
+    assert isinstance(oracle().tasks, Tasks)
