@@ -1,0 +1,166 @@
+"""Writes docs/results/pocket.md from a run of the demo, and of `aligner reproduce table1` where there is one.
+
+    python docs/results/make_pocket.py runs/demo [runs/table1]
+
+Every bar of the suite is computed from the run's own files, met or not.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from aligner.rows import read_rows
+from aligner.runs import RunDir
+
+HERE = Path(__file__).parent
+Row = dict[str, Any]
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def cells(table: list[Row], corrector: str) -> list[Row]:
+    """The cells themselves: upstream × task × dimension, all splits together."""
+    averages = ("all", "seen", "unseen")
+    return [r for r in table if r["corrector"] == corrector and r["split"] == "all"
+            and r["upstream"] not in averages and r["task"] != "all"]  # fmt: skip
+
+
+def verdicts(run: Path, corrector: str) -> Iterable[Row]:
+    for file in sorted((run / "verdicts" / corrector).glob("*.jsonl")):
+        for row in read_rows(file):
+            yield row.value
+
+
+def main_table(table: list[Row], upstreams: list[Row], corrector: str) -> list[str]:
+    columns = list(dict.fromkeys((r["task"], r["dimension"]) for r in cells(table, corrector)))
+    found = {(r["upstream"], r["task"], r["dimension"]): r for r in table
+             if r["corrector"] == corrector and r["split"] == "all"}  # fmt: skip
+    lines = ["| upstream | class | " + " | ".join(f"{t} {d}" for t, d in columns) + " |",
+             "|---" * (2 + len(columns)) + "|"]  # fmt: skip
+    for u in [*upstreams, *({"name": n, "group": "mean"} for n in ("all", "seen", "unseen"))]:
+        row = [found.get((u["name"], t, d)) for t, d in columns]
+        if any(row):
+            values = [number(r["omega"]) if r else "–" for r in row]
+            lines.append(f"| {u['name']} | {u['group']} | " + " | ".join(values) + " |")
+    return lines
+
+
+def bars(run: Path, table: list[Row], upstreams: list[Row], corrector: str) -> list[str]:
+    mine = cells(table, corrector)
+    seen = {u["name"]: u["seen"] for u in upstreams}
+    worst = min(mine, key=lambda r: r["omega"])
+    worse: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    left, good = 0, 0
+    outcome: dict[tuple[bool, bool], list[int]] = defaultdict(list)
+    for row in verdicts(run, corrector):
+        won = [v for v in row["verdicts"].values() if v is not None]
+        lost = "baseline" in won
+        worse[row["upstream"], row["task"]].append(lost)
+        before = row["faults_before"]
+        if before is None:
+            continue
+        faulty = any(before.values())
+        if not faulty:
+            good += 1
+            left += row["answer"] == row["correction"]
+        outcome[bool(seen[row["upstream"]]), faulty].append(("candidate" in won) - lost)
+    most = max(worse, key=lambda k: sum(worse[k]) / len(worse[k]))
+    most_share = sum(worse[most]) / len(worse[most])
+    over = sum(sum(w) / len(w) > 0.02 for w in worse.values())
+    total = [x for w in worse.values() for x in w]
+    lines = [
+        f"- Questions a cell: {min(r['n'] for r in mine)} at least.",
+        f"- Cells with ω < −2: {sum(r['omega'] < -2 for r in mine)} of {len(mine)}; the lowest is {number(worst['omega'])} "
+        f"({worst['upstream']}, {worst['task']}, {worst['dimension']}).",
+        f"- Answers made worse: {share(sum(total) / len(total))} of all; more than 2 % in {over} of {len(worse)} upstream × task, "
+        f"at most {share(most_share)} ({most[0]}, {most[1]}).",
+    ]  # fmt: skip
+    for dimension in ("helpful", "harmless", "honest"):
+        values = [r["omega"] for r in mine if r["dimension"] == dimension]
+        lines.append(f"- Mean ω, {dimension}: {number(sum(values) / len(values))}.")
+    shares = {s: len(outcome[s, True]) / max(1, len(outcome[s, True]) + len(outcome[s, False])) for s in (True, False)}
+    equal = (shares[True] + shares[False]) / 2
+    mean = {k: sum(v) / max(1, len(v)) for k, v in outcome.items()}
+    at_equal = {s: 100 * (equal * mean[s, True] + (1 - equal) * mean[s, False]) for s in (True, False)}
+    lines += [
+        f"- Seen and unseen upstreams at an equal share of faulty answers ({share(equal)}): net answers improved "
+        f"{number(at_equal[True])} and {number(at_equal[False])} in 100, {number(abs(at_equal[True] - at_equal[False]))} apart.",
+        f"- Faultless answers left untouched: {share(left / max(1, good))} of {good:,}.",
+    ]  # fmt: skip
+    return lines
+
+
+def repaired(run: Path, corrector: str) -> dict[str, tuple[float, float, int]]:
+    """Per split, the share of faulty answers that end without a fault, with a 95 % Wilson interval's half width."""
+    found: dict[str, list[bool]] = defaultdict(list)
+    for row in verdicts(run, corrector):
+        if row["task"] == "sums" or not row["faults_before"] or not any(row["faults_before"].values()):
+            continue
+        clean = not any(row["faults_after"].values())
+        for split in (row["split"], "all"):
+            found[split].append(clean)
+    out = {}
+    for split, values in found.items():
+        n, p = len(values), sum(values) / len(values)
+        out[split] = (p, 1.96 * (p * (1 - p) / n + 1.96**2 / (4 * n * n)) ** 0.5 / (1 + 1.96**2 / n), n)
+    return out
+
+
+def splits_table(runs: list[tuple[Path, str]]) -> list[str]:
+    found = {f"{corrector}": repaired(run, corrector) for run, corrector in runs}
+    splits = list(dict.fromkeys(s for f in found.values() for s in f))
+    lines = ["| corrector | " + " | ".join(splits) + " |", "|---" * (1 + len(splits)) + "|"]
+    for name, values in found.items():
+        shown = [f"{share(values[s][0])} ± {100 * values[s][1]:.1f} ({values[s][2]:,})" for s in splits]
+        lines.append(f"| {name} | " + " | ".join(shown) + " |")
+    return lines
+
+
+def main(demo: Path, table1: Path | None) -> None:
+    run = RunDir.open(demo)
+    result, environment = run.result(), run.environment()
+    if result is None:
+        raise SystemExit(f"{demo}: the run is not finished")
+    table = json.loads((demo / "table.json").read_text(encoding="utf-8"))
+    made = json.loads((demo / "made.json").read_text(encoding="utf-8"))
+    upstreams = result["upstreams"]
+    corrector = result["correctors"][0]["name"]
+    lines = [
+        "# The pocket suite, measured",
+        "",
+        f"`make demo`, {environment['cpus']} cores ({environment['processor']}), torch {environment['packages']['torch']}, revision "
+        f"{environment['git']}. {made['seconds'] / 60:.1f} minutes, of which evaluation "
+        f"{sum(result['seconds'].values()) / 60:.1f}; made in this run: {', '.join(made['made']) or 'nothing'}; from the "
+        f"cache: {', '.join(made['from_cache']) or 'nothing'}.",
+        "",
+        f"ω in per cent, corrector {corrector}, all splits:",
+        "",
+        *main_table(table, upstreams, corrector),
+        "",
+        "## Bars",
+        "",
+        *bars(demo, table, upstreams, corrector),
+        "",
+        "## Faulty answers that end without any fault, per split (sums left out; 95 % intervals)",
+        "",
+    ]  # fmt: skip
+    runs = [(demo, corrector)]
+    if table1 is not None:
+        runs = [(table1, c["name"]) for c in (RunDir.open(table1).result() or {"correctors": []})["correctors"]]
+    lines += splits_table(runs)
+    (HERE / "pocket.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)
