@@ -15,7 +15,7 @@ from aligner.pocket.claims import Claim, Language
 from aligner.pocket.faults import FAULTS, text_of
 from aligner.pocket.grammar import Phrases, sentences
 from aligner.pocket.suite import SuiteConfig, questions, run, triplets
-from aligner.pocket.tasks import DIMENSIONS, TASKS, Tasks, with_earlier_turn
+from aligner.pocket.tasks import DIMENSIONS, TASKS, Question, Tasks, with_earlier_turn
 from aligner.pocket.text import world_rows
 from aligner.pocket.upstreams import Answerer, ScriptedUpstream, profiles
 from aligner.pocket.world import World
@@ -236,3 +236,34 @@ def test_dimensions_are_those_of_the_oracle() -> None:
     assert set(DIMENSIONS) == set(TASKS)
     assert {d for ds in DIMENSIONS.values() for d in ds} == {"helpful", "harmless", "honest"}
     assert isinstance(oracle().tasks, Tasks)
+
+
+def _fill(template: Question, question: Question) -> str:
+    """What a template that repeats the question's own words would say: all else as in the question it was made for."""
+    claims = []
+    for own, asked in zip(template.required, question.required, strict=True):
+        about = asked.about if all(a in question.text for a in asked.about) else own.about
+        repeats = own.value in template.text and asked.value in question.text and own.kind != "plan"
+        claims.append(Claim(kind=own.kind, about=about, value=asked.value if repeats else own.value))
+    return " ".join(oracle().language.say(c) for c in claims)
+
+
+@pytest.mark.parametrize("task", [t for t in TASKS if t != "sums"])
+def test_the_best_template_repairs_hardly_anything(task) -> None:
+    """DESIGN's contract: the best of a hundred on other training questions of its form repairs a tenth at most."""
+    random, tasks = Random(11), oracle().tasks
+
+    def form(question: Question) -> tuple[object, ...]:
+        return (question.harmful, *(c.kind for c in question.required))
+
+    def good(template: Question, question: Question) -> bool:
+        return oracle().scores(question, _fill(template, question)) == oracle().best(question)
+
+    asked = [tasks.draw(task, random, split) for split in ("entity", "combination", "phrasing") for _ in range(60)]
+    trained = [tasks.draw(task, random, "train") for _ in range(300)]
+    repaired = 0
+    for shape in {form(q) for q in asked}:
+        alike = [q for q in trained if form(q) == shape]
+        best = max(alike[:100], key=lambda t: sum(good(t, q) for q in alike))
+        repaired += sum(good(best, q) for q in asked if form(q) == shape)
+    assert repaired <= 0.1 * len(asked), f"{repaired} of {len(asked)}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -54,7 +54,7 @@ class Models:
     def suite(self, upstreams: Sequence[str] | None = None) -> Path:
         """The suite's files."""
         changes = dict(QUICK["suite"]) if self.quick else {}
-        if upstreams is not None:
+        if upstreams is not None and _trained(upstreams) != _trained(profiles()):
             changes["upstreams"] = [p.name for p in _trained(upstreams)]
         return self._plan("suite", SuiteConfig, settings("suite") | changes, (), ("pocket",), weight=1.0)
 
@@ -141,5 +141,5 @@ def code_hash(room: str) -> str:
     return digest.hexdigest()
 
 
-def _trained(names: Sequence[str]) -> list[Profile]:
+def _trained(names: Collection[str]) -> list[Profile]:
     return [p for p in profiles().values() if p.name in names and p.size != "scripted"]
