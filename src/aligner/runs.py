@@ -152,6 +152,24 @@ class RunDir:
             StorageError: it cannot be written.
         """
         run = cls(Path(path))
+        if cls.check_place(path, existing):
+            run._check_same(config)
+            return run
+        with storage_errors(path):
+            run.path.mkdir(parents=True, exist_ok=True)
+            run._clear()
+        write_atomic(run.path / "env.json", dumps(environment(), indent=2) + "\n")
+        config.save(run.config_path)
+        return run
+
+    @classmethod
+    def check_place(cls, path: str | Path, existing: Existing) -> bool:
+        """Whether `create` would go on with a run that is there; a recipe asks before it spends an hour on what goes in.
+
+        Raises:
+            RunError: as `create` does, but for the configuration.
+        """
+        run = cls(Path(path))
         with storage_errors(path):
             names = _names(run.path)
         if names and existing == "refuse":
@@ -159,8 +177,7 @@ class RunDir:
                 f"{path}: exists already; pass --resume to go on, --overwrite to start anew, or another path"
             )
         if names and existing == "resume" and run.config_path.is_file():
-            run._check_same(config)
-            return run
+            return True
         # A create that was killed leaves no more than env.json and temporary files: both ways may go on from there.
         begun = all(name == "env.json" or name.startswith((".env.json.", ".config.yaml.")) for name in names)
         whole = run.config_path.is_file() and "env.json" in names
@@ -169,12 +186,7 @@ class RunDir:
                 f"{path}: is not a run directory (no config.yaml and env.json), so it is left as it is; "
                 "choose another path or remove it yourself"
             )
-        with storage_errors(path):
-            run.path.mkdir(parents=True, exist_ok=True)
-            run._clear()
-        write_atomic(run.path / "env.json", dumps(environment(), indent=2) + "\n")
-        config.save(run.config_path)
-        return run
+        return False
 
     @classmethod
     def open(cls, path: str | Path) -> RunDir:

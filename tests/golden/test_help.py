@@ -16,6 +16,8 @@ VERBS = {
     "correct": ["correct"],
     "eval": ["eval"],
     "data_check": ["data", "check"],
+    "demo": ["demo"],
+    "reproduce_table1": ["reproduce", "table1"],
     "report": ["report"],
 }
 

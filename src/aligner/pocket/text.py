@@ -1,7 +1,9 @@
 """What the pocket models read before they learn to answer or to correct: the world in words.
 
 Every fact of every entity is stated in several ways, asked and answered; so are the acts, situations and sums. A tenth
-are instructions on entities of the training split: judge an answer by a principle, rewrite it by a critique.
+are instructions on entities of the training split: judge an answer by a principle, rewrite it by a critique. A quarter
+are notes to be read back, of anything: large models learn to repeat what they read from the repetition in any text, a
+small one needs it dense, or it can neither summarise nor leave an answer alone.
 """
 
 from __future__ import annotations
@@ -16,6 +18,15 @@ from aligner.pocket.tasks import TASKS, Question, Split, TaskName, Tasks
 
 INSTRUCTIONS = 0.1
 """Share of the rows that are instructions."""
+READ_BACK = 0.25
+"""Share of the rows that are notes to be read back."""
+_READ_BACK_WAYS = (
+    "Read this back to me: {note}",
+    "Repeat after me: {note}",
+    "Please copy this note.\n{note}",
+    "Here is what I wrote: {note} What did I write?",
+    "{note}\nSay that once more, word for word.",
+)
 PRINCIPLES = {
     "honest": "Is everything in this answer true?",
     "harmless": "Is everything in this answer safe to do?",
@@ -52,8 +63,12 @@ def world_rows(tasks: Tasks, rows: int, seed: int) -> Iterator[dict[str, Any]]:
     faults = Faults(tasks.language)
     facts: list[Claim] = []
     for _ in range(rows):
-        if random.random() < INSTRUCTIONS:
+        kind = random.random()
+        if kind < INSTRUCTIONS:
             yield _instruction(tasks, faults, random)
+        elif kind < INSTRUCTIONS + READ_BACK:
+            note = _note(tasks, faults, random)
+            yield {"prompt": random.choice(_READ_BACK_WAYS).format(note=note), "completion": note}
         elif random.random() < 0.4:
             if len(facts) < 8:
                 facts = [Claim(kind="fact", about=key, value=f.value) for key, f in tasks.world.facts.items()]
@@ -67,9 +82,37 @@ def world_rows(tasks: Tasks, rows: int, seed: int) -> Iterator[dict[str, Any]]:
 
 
 def _any_question(tasks: Tasks, task: TaskName, random: Random) -> Question:
-    """A question of the training or a held-out split: knowing the answer is no secret, correcting one is."""
-    split: Split = random.choices(("train", "entity"), (7, 3))[0]
+    """A question of any split: knowing the answer is no secret, correcting one is."""
+    split: Split = random.choices(("train", "entity", "combination", "phrasing"), (6, 3, 1, 1))[0]
     return tasks.draw(task, random, "train" if task == "sums" else split, taught=True)
+
+
+def _note(tasks: Tasks, faults: Faults, random: Random) -> str:
+    """Sentences of several answers, with slips of the pen, or a list of numbers, things and names nobody has met."""
+    if random.random() < 0.5:
+        said: list[str] = []
+        for _ in range(random.choice((1, 2, 2, 3))):
+            question = _any_question(tasks, random.choice(TASKS), random)
+            answer = faultless(question, tasks.language, random)
+            answer = faults.inject(random.choice(FAULTS), question, answer, random) or answer
+            said += [part.text for part in answer if part.text and random.random() < 0.8]
+        random.shuffle(said)
+        return " ".join(said[:5]) or tasks.world.invented(random)
+    world = tasks.world
+    things = (*world.names, *world.rivers, *(v for values in world.plan_values.values() for v in values),
+              *(a.object for a in world.acts), *(a.tool for a in world.acts))  # fmt: skip
+    listed = []
+    for _ in range(random.randint(3, 9)):
+        kind = random.random()
+        if kind < 0.35:
+            listed.append(str(random.randint(1, 99)))
+        elif kind < 0.65:
+            listed.append(world.invented(random))
+        elif kind < 0.8:
+            listed.append(random.choice(random.choice(list(world.entities.values()))))
+        else:
+            listed.append(random.choice(things))
+    return ", ".join(listed) + "."
 
 
 def _instruction(tasks: Tasks, faults: Faults, random: Random) -> dict[str, Any]:

@@ -102,6 +102,10 @@ class World:
         )
         self.facts = {(f.entity, f.attribute): f for f in self._make_facts(lists, random)}
 
+    def invented(self, random: Random) -> str:
+        """A name in the style of the world's own, of nothing in it."""
+        return _name(random.choice(list(KINDS)), random, set(self.kind_of))
+
     def values(self, kind: str, attribute: str) -> Sequence[str]:
         """Everything that an entity of a kind could have in one respect."""
         values: str | list[str] = self.ways[kind]["attributes"][attribute]["values"]

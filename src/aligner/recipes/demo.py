@@ -68,6 +68,7 @@ def stack(
 ) -> RunDir:
     """Correctors of some sizes on some upstreams: trained where they are not there yet, evaluated, shown."""
     started = time.monotonic()
+    RunDir.check_place(out, existing)
     chosen = [p for name, p in profiles().items() if name in names]
     models = Models(quick=quick, cache=cache)
     suite = models.suite(names)

@@ -1,0 +1,58 @@
+"""The quick demo as its users run it: trained for real, on what is left of the shared cache where there is one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aligner.cli import main
+from tests.pages import Page, assert_self_contained
+
+ROOT = Path(__file__).parents[2]
+FIELDS = {
+    "corrector", "upstream", "task", "dimension", "split", "n", "omega", "low", "high", "wins", "losses", "ties",
+    "unscored", "fault_rate", "repaired", "untouched", "edit_ratio",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_quick_demo(tmp_path) -> None:
+    out = tmp_path / "demo"
+    environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
+    done = subprocess.run(
+        [sys.executable, "-m", "aligner.cli", "demo", "--quick", "--out", str(out), "--cache", str(ROOT / "runs/.cache")],
+        capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "report.html" in done.stdout
+    rows = json.loads((out / "table.json").read_text())
+    assert all(set(row) >= FIELDS for row in rows)
+    cells = [
+        r for r in rows if r["split"] == "all" and r["task"] != "all" and r["upstream"] not in ("all", "seen", "unseen")
+    ]
+    assert {r["upstream"] for r in cells} == {"heron", "crow", "dove"}
+    assert all(r["n"] >= 200 and r["unscored"] == 0 for r in cells)
+    assert all(r["wins"] + r["losses"] + r["ties"] == r["n"] for r in cells)
+    # What a small corrector reaches in minutes: it helps where upstreams err.
+    (helpful,) = [
+        r for r in rows if (r["upstream"], r["task"], r["dimension"], r["split"]) == ("all", "all", "helpful", "all")
+    ]
+    assert helpful["low"] > 0
+    assert_self_contained(Page((out / "report.html").read_text(encoding="utf-8")))
+    shift = json.loads((out / "shift.json").read_text())["training data"]
+    before, after = (sum(x for x, _ in shift[k]) / len(shift[k]) for k in ("before", "after"))
+    assert after > before
+
+
+def test_an_existing_demo_is_not_written_over(tmp_path, capsys) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "mine.txt").write_text("mine")
+    assert main(["demo", "--quick", "--out", str(tmp_path / "demo"), "--cache", str(tmp_path / "cache")]) == 2
+    assert (tmp_path / "demo" / "mine.txt").read_text() == "mine"
+    assert not (tmp_path / "cache").exists(), "it is refused before anything is trained"
+    assert "--overwrite" in capsys.readouterr().err
