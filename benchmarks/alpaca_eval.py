@@ -2,9 +2,12 @@
 
     python benchmarks/alpaca_eval.py [--quick] [--data DIR] [--json OUT.json]
 
-Every model in turn is unknown: its rows are masked in the verdicts, the weights and the leaderboard before difficulties are
-estimated, and its own verdicts and lengths then give its length-controlled win rate. DIR holds annotations.csv.xz,
+Every model in turn is unknown: its rows are masked in the verdicts, the weights and the leaderboard before difficulties
+are estimated, and its own verdicts and lengths then give its length-controlled win rate. DIR holds annotations.csv.xz,
 leaderboard.csv and length_controlled_weights.csv (default: ../shared/data/alpaca_eval, or that of ALIGNER_REAL_DATA).
+
+The published code finds a question's difficulty by the row's number. Where verdicts are missing, ours is fitted that way
+too, to be comparable, and `by_instruction` in the JSON is what it comes to with every question's own difficulty.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from aligner.evaluate.length_control import length_controlled
 from aligner.evaluate.published import read_published
 
 PEER = "published leaderboard"
+CONTROLLED = "length-controlled win rate, left out"
 
 
 def main() -> None:
@@ -47,14 +51,23 @@ def main() -> None:
         if name != found.baseline and (place % 3 == 0 or not options.quick):
             start = time.perf_counter()
             difficulty = estimate_difficulty(verdicts, published, leave_out=name)
-            estimate = length_controlled(found, difficulty, resamples=1000)
+            estimate = length_controlled(found, difficulty, resamples=1000, by_row=True)
             seconds = time.perf_counter() - start
+            right = length_controlled(found, difficulty).win_rate
             error = estimate.win_rate - published.length_controlled[name]
-            # The published fit of a model with missing verdicts went by row number, so it is not what ours estimates.
-            extra = {"error": error, "interval": estimate.interval, "whole": len(found) == whole, "seconds": seconds}
-            rows.append(row(name, PEER, "length-controlled win rate, left out", "%", [estimate.win_rate],
-                            [published.length_controlled[name]], **extra))  # fmt: skip
-            line += f" {estimate.win_rate:>18.2f} {error:>+8.3f}" + ("" if extra["whole"] else "  (verdicts missing)")
+            extra = {
+                "error": error,
+                "interval": estimate.interval,
+                "by_instruction": right,
+                "missing": whole - len(found),
+                "seconds": round(seconds, 3),
+            }
+            rows.append(
+                row(name, PEER, CONTROLLED, "%", [estimate.win_rate], [published.length_controlled[name]], **extra)
+            )
+            line += f" {estimate.win_rate:>18.2f} {error:>+8.3f}"
+            if extra["missing"]:
+                line += f"  ({extra['missing']} missing; by instruction {right:.2f})"
         print(line, flush=True)
     for metric in dict.fromkeys(r["metric"] for r in rows):
         errors = np.abs([r["error"] for r in rows if r["metric"] == metric])

@@ -4,13 +4,13 @@ The official difficulties are not part of the leaderboard's files. Three things 
 
 1. The verdicts: with a model's published φ, ψ and θ, its preferences on an instruction are likely under
    σ(θ + φ l + ψ d) for some difficulties d and not for others.
-2. The leaderboard: 100 · mean σ(θ + ψ d) is the published length-controlled win rate of *every* model, judged here or not.
-3. Published coefficients are optima: where a model's verdicts are at hand, its log likelihood is level in θ there, and in φ
-   and ψ it is as steep as the pull of the regulariser, whatever that is, asks for.
+2. The leaderboard: 100 · mean σ(θ + ψ d) is the published length-controlled win rate of *every* model, judged or not.
+3. Published coefficients are optima: where a model's verdicts are at hand, its log likelihood is level in θ there, and
+   in φ and ψ it is as steep as the pull of the regulariser, whatever that is, asks for.
 
-The pull is estimated beside: its curvature is the inverse covariance of the published (φ, ψ), and its slope is how steep
-the likelihoods are at published coefficients. In-sample, noise in d makes them steeper, so the slope is taken from models
-that had no part in the difficulties (4 folds). See docs/design/length-control.md.
+The pull is estimated beside: its curvature is the inverse covariance of the published (φ, ψ), and its slope is how
+steep the likelihoods are at published coefficients. In-sample, noise in d makes them steeper, so the slope is taken
+from models that had no part in the difficulties (4 folds). See docs/design/length-control.md.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def _solve(evidence: _Evidence, values: Questions, pull: Pull | None) -> Questio
 
 
 def _likelihood(evidence: _Evidence, values: Questions) -> tuple[Questions, Questions]:
-    """Slope and (negative) curvature of the log likelihood of all verdicts in each difficulty, with a wide normal prior."""
+    """Slope and (negated) curvature of all verdicts' log likelihood in each difficulty, with a wide normal prior."""
     length, hardness, model = (column[:, None] for column in evidence.coefficients.T)
     p = sigmoid(length * evidence.lengths + hardness * values + model)
     gradient = ((evidence.preferences - p) * hardness).sum(axis=0) - values / _SPREAD

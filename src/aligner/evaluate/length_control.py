@@ -1,7 +1,7 @@
 """AlpacaEval 2's length-controlled win rate: what the judge would have said of answers as long as the baseline's.
 
-The published generalised linear model (Dubois et al. 2024, equation 1), with l = tanh of the baseline's length minus the
-model's over its standard deviation, and d the instruction's difficulty:
+The published generalised linear model (Dubois et al. 2024, section 3), with l = tanh of the baseline's length minus
+the model's over its standard deviation, and d the instruction's difficulty:
 
     P(model preferred) = σ(θ + φ l + ψ d),   win rate = 100 · mean σ(θ + ψ d)
 
@@ -46,7 +46,7 @@ class Coefficients:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pull:
-    """What is added to the log loss (summed over questions) for (φ, ψ) = w: ½ (w − centre)ᵀ C (w − centre) + slope·w."""
+    """What is added to the log loss, summed over questions, for (φ, ψ) = w: slope · w + ½ vᵀ C v, v = w − centre."""
 
     centre: Float[np.ndarray, " 2"]
     slope: Float[np.ndarray, " 2"]
@@ -65,18 +65,20 @@ class Difficulty:
     values: Questions
     pull: Pull
 
-    def of(self, verdicts: Verdicts) -> Questions:
-        """The difficulty of each question of some verdicts.
+    def of(self, verdicts: Verdicts, by_row: bool = False) -> Questions:
+        """The difficulty of each question of some verdicts; `by_row` goes by their numbers instead of their names.
 
         Raises:
             DataError: an instruction has none.
         """
+        if by_row and len(verdicts) <= len(self.values):
+            return self.values[: len(verdicts)]
         places = {key: i for i, key in enumerate(self.instructions)}
         try:
             return self.values[[places[key] for key in verdicts.instructions]]
         except KeyError as e:
-            raise DataError(f"verdicts of '{verdicts.model}': the instruction {e} has no difficulty; "
-                            "it can be estimated for instructions that other models were judged on") from None  # fmt: skip
+            raise DataError(f"verdicts of '{verdicts.model}': the instruction {e} has no difficulty; estimate it from "
+                            "models that were judged on it") from None  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,16 +99,24 @@ def length_feature(verdicts: Verdicts) -> Questions:
 
 
 def length_controlled(
-    verdicts: Verdicts, difficulty: Difficulty, *, resamples: int = 0, confidence: float = 0.95, seed: int = 0
+    verdicts: Verdicts,
+    difficulty: Difficulty,
+    *,
+    resamples: int = 0,
+    confidence: float = 0.95,
+    seed: int = 0,
+    by_row: bool = False,
 ) -> LengthControlled:
     """Fit the model to one system's verdicts and predict its win rate at equal lengths.
 
     Args:
-        verdicts: of the model; questions that are not scored take part in the prediction alone, as in the published fit.
+        verdicts: of the model; what is not scored takes part in the prediction alone, as in the published fit.
         difficulty: of the instructions, estimated from other models or read.
         resamples: bootstrap samples of the questions; difficulty is kept as it is.
         confidence: that the interval covers.
         seed: of the resamples.
+        by_row: find difficulties by the row's number, as the published code does, for comparison with the leaderboard:
+            from the first missing row on, questions then have others' difficulties. The same where no row is missing.
 
     Raises:
         DataError: nothing is scored, or an instruction has no difficulty.
@@ -117,7 +127,7 @@ def length_controlled(
     scored = ~np.isnan(verdicts.preferences)
     if not scored.any():
         raise DataError(f"verdicts of '{verdicts.model}': none is scored; a win rate needs some that are")
-    hardness = difficulty.of(verdicts)
+    hardness = difficulty.of(verdicts, by_row)
     design = np.column_stack([length_feature(verdicts), hardness, np.ones(len(verdicts))])
     preferences = np.where(scored, verdicts.preferences, 0.0)
 

@@ -75,6 +75,6 @@ def read_difficulty(path: str | Path, instructions: Sequence[str]) -> Questions:
         found[int(place)] = number(where, "the last column", cells[-1])
     if len(found) < len(instructions):
         lacking = next(i for i in range(len(instructions)) if i not in found)
-        raise DataError(f"{path}: {len(instructions) - len(found)} instructions have no difficulty, the first is number "
-                        f"{lacking}; give the file of this evaluation set")  # fmt: skip
+        raise DataError(f"{path}: {len(instructions) - len(found)} instructions have no difficulty, the first is "
+                        f"number {lacking}; give the file of this evaluation set")  # fmt: skip
     return np.array([found[i] for i in range(len(instructions))])
