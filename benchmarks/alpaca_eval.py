@@ -6,8 +6,8 @@ Every model in turn is unknown: its rows are masked in the verdicts, the weights
 are estimated, and its own verdicts and lengths then give its length-controlled win rate. DIR holds annotations.csv.xz,
 leaderboard.csv and length_controlled_weights.csv (default: ../shared/data/alpaca_eval, or that of ALIGNER_REAL_DATA).
 
-The published code finds a question's difficulty by the row's number. Where verdicts are missing, ours is fitted that way
-too, to be comparable, and `by_instruction` in the JSON is what it comes to with every question's own difficulty.
+The published code finds a question's difficulty by the row's number. Where verdicts are missing, ours is fitted that
+way too, to be comparable, and `by_instruction` in the JSON is what it comes to with every question's own difficulty.
 """
 
 from __future__ import annotations

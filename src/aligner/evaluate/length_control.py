@@ -28,7 +28,8 @@ Fits = Float[np.ndarray, "resamples 3"]
 
 # Columns of a design and entries of a fit: length, difficulty, model.
 _MOST_STEPS = 100
-# What keeps the fit of a model that never wins finite; in a fit of hundreds of questions it changes nothing.
+# A ridge: it keeps the fit finite where a model never wins, and defined where all lengths are alike. In a fit of
+# hundreds of questions it changes nothing.
 _TINY = 1e-4
 
 
@@ -150,13 +151,12 @@ def fit(design: Design, preferences: Questions, weights: Weights, pull: Pull) ->
     """Logistic regressions of preferences from 0 to 1, one for each row of weights, by Newton's method."""
     squares = (design[:, :, None] * design[:, None, :]).reshape(len(design), 9)
     theta = np.zeros((len(weights), 3))
-    ridge = np.zeros((3, 3))
-    ridge[:2, :2], ridge[2, 2] = pull.curvature, _TINY
+    ridge = _TINY * np.eye(3)
+    ridge[:2, :2] += pull.curvature
     for _ in range(_MOST_STEPS):
         p = sigmoid(theta @ design.T)
-        gradient = (weights * (preferences - p)) @ design
+        gradient = (weights * (preferences - p)) @ design - _TINY * theta
         gradient[:, :2] -= pull.gradient(theta[:, :2])
-        gradient[:, 2] -= _TINY * theta[:, 2]
         hessian = ((weights * p * (1 - p)) @ squares).reshape(-1, 3, 3) + ridge
         step = np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
         # Far from the optimum the curvature vanishes and a whole step would overshoot.

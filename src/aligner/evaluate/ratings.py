@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -70,7 +71,7 @@ def collect(rows: Iterable[Comparison]) -> Comparisons:
     """
     questions: dict[str, int] = {}
     systems: dict[str, int] = {}
-    table: list[tuple[int, int, int, float]] = []
+    columns, scores = (array("q"), array("q"), array("q")), array("d")
     unscored = 0
     for row in rows:
         if row.first == row.second:
@@ -80,22 +81,23 @@ def collect(rows: Iterable[Comparison]) -> Comparisons:
             continue
         if not 0 <= row.score <= 1:
             raise DataError(f"question {row.question!r}: the score is {row.score}; it must be from 0 to 1")
-        question = questions.setdefault(row.question, len(questions))
-        places = [systems.setdefault(name, len(systems)) for name in (row.first, row.second)]
-        table.append((question, *places, row.score))
-    if not table:
+        columns[0].append(questions.setdefault(row.question, len(questions)))
+        columns[1].append(systems.setdefault(row.first, len(systems)))
+        columns[2].append(systems.setdefault(row.second, len(systems)))
+        scores.append(row.score)
+    if not scores:
         raise DataError(f"none of {unscored} comparisons is scored; ratings need some that are")
     names = sorted(systems)
     rank = np.empty(len(names), np.int64)
     rank[[systems[name] for name in names]] = np.arange(len(names))
-    question_of, first, second, score = (np.array(column) for column in zip(*table, strict=True))
+    question, first, second = (np.array(column) for column in columns)
     return Comparisons(
         systems=tuple(names),
         questions=len(questions),
-        question=question_of,
+        question=question,
         first=rank[first],
         second=rank[second],
-        score=score.astype(np.float64),
+        score=np.array(scores),
         unscored=unscored,
     )
 
@@ -115,7 +117,7 @@ def bradley_terry(
     Args:
         comparisons: of any set of systems; not every pair has to be there.
         prior: ties with an imagined average system that each system is given. They keep the strength of one that never
-            lost finite, also in bootstrap samples. 0 is plain maximum likelihood.
+            lost finite. 0 is plain maximum likelihood; bootstrap samples, which may lack losses, have at least 0.001.
         resamples, confidence, seed: of the intervals, which resample questions with all their comparisons.
 
     Raises:
@@ -128,8 +130,8 @@ def bradley_terry(
     cells, patterns = _cells(comparisons)
     table = np.bincount(cells, patterns, minlength=size * size).reshape(1, size, size)
     if not prior and not _connected(table[0] > 0):
-        raise DataError("ratings: some systems never lost to, or never met, the others, so that their strengths have no "
-                        "finite difference; set a prior above 0, or leave them out")  # fmt: skip
+        raise DataError("ratings: some systems never lost to, or never met, the others, so that no finite strengths "
+                        "fit best; set a prior above 0, or leave them out")  # fmt: skip
     drawn = resampled(
         lambda weights: _strengths(_tables(weights, comparisons), max(prior, 1e-3)),
         comparisons.questions,
@@ -241,7 +243,8 @@ def _strengths(wins: Wins, prior: float) -> Strengths:
         s += step / np.maximum(1.0, np.abs(step).max(axis=1, keepdims=True))
         if np.abs(step).max() < 1e-10:
             break
-    return s - s.mean(axis=1, keepdims=True)
+    centred: Strengths = s - s.mean(axis=1, keepdims=True)
+    return centred
 
 
 def _connected(beat: np.ndarray) -> bool:
