@@ -73,7 +73,7 @@ def test_two_systems_by_hand() -> None:
 
 
 def test_intervals_resample_questions_not_comparisons() -> None:
-    """Twenty copies of every verdict make nothing surer under the same question, and do under questions of their own."""
+    """Twenty copies of each verdict make nothing surer under one question, and do under questions of their own."""
     rows = [r for r in played({"a": 0.4, "b": 0.0}, 60, 3) if r.score is not None]
     same = [r for r in rows for _ in range(20)]
     apart = [
