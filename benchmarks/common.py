@@ -54,6 +54,11 @@ def finish(rows: list[dict[str, Any]], json_path: Path | None) -> None:
             f"{r['name']:<34} ours {r['ours']:8.3f} ({low:.3f} to {high:.3f})  {r['peer']} {r['theirs']:8.3f}"
             f"  {r['unit']}  ratio {r['ratio']:.2f}"
         )
+    write(rows, json_path)
+
+
+def write(rows: list[dict[str, Any]], json_path: Path | None) -> None:
+    """Write the rows with hardware and versions, where a path is given."""
     if json_path is not None:
         value = {"environment": environment() | {"torch_threads": torch.get_num_threads()}, "rows": rows}
         json_path.parent.mkdir(parents=True, exist_ok=True)
