@@ -67,7 +67,8 @@ class TaskSpec(Config):
     @classmethod
     def _fill_in(cls, values: Any) -> Any:
         """What a format says of itself, so that the saved configuration shows it."""
-        form = FORMATS.get(values.get("format")) if isinstance(values, Mapping) else None
+        named = values.get("format") if isinstance(values, Mapping) else None
+        form = next((form for name, form in FORMATS.items() if name == named), None)
         if form is None:
             return values
         known = {"dimensions": form.dimensions, "prompt": form.prompt}
@@ -95,7 +96,8 @@ class UpstreamSpec(Config):
     model: str | None = None
     """A directory or a Hub id."""
     answers: Path | None = None
-    """Stored answers: rows with id and answer, and with task where two tasks share an id."""
+    """Stored answers: rows with id and answer, and with task where two tasks share an id; or AlpacaEval's outputs.
+    Environment variables ($NAME) are filled in."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -111,7 +113,8 @@ class CorrectorSpec(Config):
     aligner: str | None = None
     """A directory, a training run, or a Hub id."""
     corrections: Path | None = None
-    """Stored corrections: rows with id, upstream and correction, and with task where two tasks share an id."""
+    """Stored corrections: rows with id, upstream and correction, and with task where two tasks share an id; or
+    AlpacaEval's outputs. With {upstream} in the path there is a file for each, and rows need no upstream."""
     prompt: str | None = None
     """The prompt format of a checkpoint without aligner.json: aligner-v1, aligner-repo or chat."""
 

@@ -64,7 +64,7 @@ def _said(row: Row, place: str) -> str:
     return text_of(row.value, "utterance", f"{place}:{row.line}").replace("_comma_", ",")
 
 
-def dialogsum(rows: Iterable[Row], place: str, seed: int) -> Iterator[Row]:
+def dialogsum(rows: Iterable[Row], place: str, _seed: int) -> Iterator[Row]:
     """One question of every dialogue. The first summary is the reference, and `references` has all of them.
 
     The test file has three summaries in a row's columns; on the Hub the same dialogue stands in three rows.
@@ -85,11 +85,10 @@ def dialogsum(rows: Iterable[Row], place: str, seed: int) -> Iterator[Row]:
             yield pending
         topics = [name for name in row.value if name.startswith("topic") and has_column(row.value, name)]
         name = next((row.value[column] for column in ("fname", "id") if has_column(row.value, column)), None)
-        value = {"id": content_hash(dialogue) if name is None else str(name), "question": dialogue}
+        id_ = content_hash(dialogue) if name is None else str(name)
+        value: dict[str, Any] = {"id": id_, "question": dialogue, "references": summaries}
         if summaries:
-            value |= {"reference": summaries[0], "references": summaries}
-        else:
-            value["references"] = []
+            value["reference"] = summaries[0]
         if topics:
             value["topic"] = row.value[topics[0]]
         pending = Row(line=row.line, value=value)

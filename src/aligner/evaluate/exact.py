@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from aligner.evaluate.tasks import Item
 
 # A minus belongs to a number unless it stands between two: 16-9 has none. Thousands are commas before three digits.
-_NUMBER = re.compile(r"((?<![\w).])[-−])?[$€£]?\s?((?<![-−])[-−])?(\d{1,3}(?:,\d{3})+(?!\d)|\d+)(\.\d+)?|(?<!\d)(\.\d+)")
+_NUMBER = re.compile(
+    r"((?<![\w).])[-−])?[$€£]?\s?((?<![-−])[-−])?(\d{1,3}(?:,\d{3})+(?!\d)|\d+)(\.\d+)?|(?<!\d)(\.\d+)"
+)
 # Where an answer says that it comes now; what follows the last such place counts. The first form is GSM8K's own.
 _STATED = (
     re.compile(r"####"),
@@ -41,10 +43,8 @@ def final_number(text: str) -> Decimal | None:
         ends = [match.end() for match in stated.finditer(text)]
         if ends and (found := _NUMBER.search(text, ends[-1])):
             return _decimal(found)
-    last = None
-    for last in _NUMBER.finditer(text):
-        pass
-    return _decimal(last) if last else None
+    numbers = [_decimal(found) for found in _NUMBER.finditer(text)]
+    return numbers[-1] if numbers else None
 
 
 def chosen_letter(text: str, options: Sequence[str]) -> str | None:
@@ -88,8 +88,10 @@ class ExactJudge:
         for item in items:
             other = self._items.setdefault(item.question, item)
             if _key(other) != _key(item):
-                raise DataError(f"the questions {other.id!r} of task '{other.task}' and {item.id!r} of task "
-                                f"'{item.task}' are the same and their right answers are not; leave one out")  # fmt: skip
+                raise DataError(
+                    f"the questions {other.id!r} of task '{other.task}' and {item.id!r} of task '{item.task}' are the "
+                    "same and their right answers are not; leave one out"
+                )
 
     def for_questions(self, items: Sequence[Item]) -> ExactJudge:
         """A judge of the same kind that knows what is right for these questions.

@@ -102,7 +102,7 @@ def _column(name: str) -> str:
 def _each(read: Callable[[Row, str], dict[str, Any]]) -> Reader:
     """A reader that makes one question of every row."""
 
-    def reader(rows: Iterable[Row], place: str, seed: int) -> Iterator[Row]:
+    def reader(rows: Iterable[Row], place: str, _seed: int) -> Iterator[Row]:
         for row in rows:
             yield Row(line=row.line, value=read(row, f"{place}:{row.line}"))
 
@@ -182,7 +182,7 @@ def _options(targets: Any, where: str) -> dict[str, int]:
 
 
 def _alpaca_eval(row: Row, where: str) -> dict[str, Any]:
-    """AlpacaEval: instructions of five kinds. The output that comes with them is some model's, so it is no reference."""
+    """AlpacaEval: instructions of five kinds. The output beside each is some model's, so it is no reference."""
     question = text_of(row.value, "instruction", where)
     kept = {name: row.value[name] for name in ("dataset", "generator", "output") if has_column(row.value, name)}
     return {"id": content_hash(question), "question": question, **kept}
@@ -230,7 +230,7 @@ FORMATS: Mapping[FormatName, Format] = {
         columns=("dialogue",),
         dimensions=("summary",),
         read=dialogsum,
-        prompt="Summarise the following dialogue in one to three sentences. Name the speakers as it does.\n\n{question}",
+        prompt="Summarise this dialogue in one to three sentences. Name the speakers as it does.\n\n{question}",
     ),
     "beavertails": Format(
         columns=("prompt", "category"), dimensions=("helpful", "harmless"), read=_each(_beavertails), by_text=True

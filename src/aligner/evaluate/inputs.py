@@ -8,7 +8,9 @@ from typing import Any
 
 from aligner.errors import CheckpointError, ConfigError, RunError
 from aligner.evaluate.config import CorrectorSpec, EvalConfig
-from aligner.evaluate.stored import stored_answers, stored_corrections
+from aligner.evaluate.originals import content_of, expand
+from aligner.evaluate.questions import questions_hash
+from aligner.evaluate.stored import UPSTREAM, corrections_of, stored_answers, stored_corrections
 from aligner.evaluate.tasks import Suite, read_task
 from aligner.rows import dumps, file_hash, write_atomic
 from aligner.runs import RunDir
@@ -35,18 +37,42 @@ def read_inputs(config: EvalConfig, live: Collection[str]) -> tuple[Suite, dict[
             raise ConfigError(f"upstreams, '{spec.name}': give 'model' (it answers now) or 'answers' (they are stored)")
     tasks = [read_task(spec, sample=config.sample, seed=config.seed) for spec in config.tasks]
     suite = Suite(tasks)
-    files: dict[str, Path] = {f"tasks/{spec.name}": spec.file for spec in config.tasks}
+    hashes: dict[str, str] = {}
+    for task_spec, task in zip(config.tasks, tasks, strict=True):
+        hashes[f"tasks/{task.name}"] = content_of(task_spec) or questions_hash(task)
+    lacking: dict[str, dict[str, list[str]]] = {}
     for spec in config.upstreams:
         if spec.answers is not None and spec.name not in live:
-            _exhaust(stored_answers(spec.answers, suite))
-            files[f"answers/{spec.name}"] = spec.answers
+            answered = {place for place, _ in stored_answers(spec.answers, suite, partial=config.partial)}
+            if missing := _by_task(suite, answered):
+                lacking[spec.name] = missing
+            hashes[f"answers/{spec.name}"] = file_hash(expand(spec.answers, "answers"))
     for corrector in config.correctors:
         if corrector.corrections is not None:
             for spec in config.upstreams:
-                _exhaust(stored_corrections(corrector.corrections, suite, spec.name))
-            files[f"corrections/{corrector.name}"] = corrector.corrections
-    drawn = {task.name: [item.id for item in task.items] for task in tasks if task.sampled}
-    return suite, {"files": {name: file_hash(path) for name, path in files.items()}, "sampled": drawn}
+                only = len(config.upstreams) == 1
+                _exhaust(stored_corrections(corrector.corrections, suite, spec.name, only=only))
+                key = f"corrections/{corrector.name}" + (
+                    f"/{spec.name}" if UPSTREAM in str(corrector.corrections) else ""
+                )
+                hashes[key] = file_hash(corrections_of(corrector.corrections, spec.name))
+    return suite, {
+        "files": hashes,
+        "questions": {
+            task.name: {"total": task.total, "used": len(task.items), "repeated": task.repeated} for task in tasks
+        },
+        "sampled": {task.name: [item.id for item in task.items] for task in tasks if task.sampled},
+        "lacking": lacking,
+    }
+
+
+def _by_task(suite: Suite, answered: Collection[int]) -> dict[str, list[str]]:
+    """The ids of the questions that are not among the answered places, by task."""
+    found: dict[str, list[str]] = {}
+    for place, item in enumerate(suite.items):
+        if place not in answered:
+            found.setdefault(item.task, []).append(item.id)
+    return found
 
 
 def check_checkpoints(config: EvalConfig, live: Collection[str]) -> None:

@@ -9,10 +9,10 @@ import json
 import lzma
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from aligner.errors import DataError
 from aligner.evaluate.config import TaskSpec
@@ -98,7 +98,7 @@ def _file_rows(path: Path, spec: TaskSpec) -> Iterator[Row]:
 
 def _csv_rows(path: Path, *, quoted: bool) -> Iterator[Row]:
     """Rows by the names of the header. The line is the one on which a row starts."""
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     begin = 1
     try:
         with open_text(path) as file:
@@ -152,9 +152,9 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: no such file; check the path")
     from datasets import load_dataset
 
-    def rows() -> Iterable[Any]:
+    def rows() -> Iterator[Any]:
         # Streamed: nothing is copied into a cache.
-        return load_dataset("parquet", data_files=str(path), split="train", streaming=True)
+        yield from load_dataset("parquet", data_files=str(path), split="train", streaming=True)
 
     return _numbered(str(path), rows)
 
@@ -166,10 +166,10 @@ def _hub_rows(spec: TaskSpec) -> Iterator[Row]:
     if _is_saved(Path(where)):
         return _numbered(where, _saved(Path(where), spec))
 
-    def rows() -> Iterable[Any]:
+    def rows() -> Iterator[Any]:
         from datasets import load_dataset
 
-        return load_dataset(where, name=spec.hub_config, split=_hub_split(spec), revision=spec.revision)
+        yield from load_dataset(where, name=spec.hub_config, split=_hub_split(spec), revision=spec.revision)
 
     return _numbered(where, rows)
 
@@ -183,17 +183,17 @@ def _is_saved(path: Path) -> bool:
     return (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
 
 
-def _saved(path: Path, spec: TaskSpec) -> Any:
-    def rows() -> Iterable[Any]:
+def _saved(path: Path, spec: TaskSpec) -> Callable[[], Iterator[Any]]:
+    def rows() -> Iterator[Any]:
         from datasets import DatasetDict, load_from_disk
 
         found = load_from_disk(str(path))
-        return found[_hub_split(spec)] if isinstance(found, DatasetDict) else found
+        yield from found[_hub_split(spec)] if isinstance(found, DatasetDict) else found
 
     return rows
 
 
-def _numbered(where: str, rows: Any) -> Iterator[Row]:
+def _numbered(where: str, rows: Callable[[], Iterator[Any]]) -> Iterator[Row]:
     """The rows that `rows()` gives; whatever the library fails with is told as ours."""
     number = 0
     try:
