@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # A minus belongs to a number unless it stands between two: 16-9 has none. Thousands are commas before three digits.
 _NUMBER = re.compile(
-    r"((?<![\w).])[-−])?[$€£]?\s?((?<![-−])[-−])?(\d{1,3}(?:,\d{3})+(?!\d)|\d+)(\.\d+)?|(?<!\d)(\.\d+)"
+    r"((?<![\w).])[-−])?(?:[$€£]\s?([-−])?)?(?:(\d{1,3}(?:,\d{3})+(?!\d)|\d+)(\.\d+)?|(?<!\d)(\.\d+))"
 )
 # Where an answer says that it comes now; what follows the last such place counts. The first form is GSM8K's own.
 _STATED = (
@@ -24,13 +24,21 @@ _STATED = (
     re.compile(r"\\boxed\{"),
     re.compile(r"\b(?:final )?answer\b(?: is| are|:|\s*=)[\s:*_$({]*", re.IGNORECASE),
 )
-_LETTER = r"[\s:*_`\"'({\[]*([A-Z])(?![\w'’])"
+_MARKS = r"[\s:*_`\"'({\[]*"
+# A small letter counts in brackets or at the end; "a" is an article elsewhere.
+_LETTER = _MARKS + r"(?:([A-Z])(?![\w'’])|(?<=[(\[])([a-z])(?=[)\]])|([a-z])(?=[\s.)\]]*$))"
 _STATED_LETTER = (
     re.compile(r"\\boxed\{" + _LETTER),
     re.compile(r"(?i:\banswer\b(?:\s+is|\s*[:=])(?:\s+(?:option|choice|letter))?)" + _LETTER),
-    re.compile(r"(?i:\b(?:option|choice|letter)\b(?:\s+is|\s*:)?)" + _LETTER),
 )
-_LEADING_LETTER = re.compile(r"[\s*_`\"'({\[]*([A-Za-z])[\s*_`\"']*(?:[).:\]},]|[-–—]\s|$)")
+# Said of several options these name none.
+_NAMED_LETTER = (
+    re.compile(r"(?<!\w)([A-Z])[\s*_`\"')\]]+is\s+(?:the\s+)?(?i:right|correct|true|best)()()"),
+    re.compile(r"\b(?i:(?:option|choice|letter)(?:\s+is|\s*:)?|think|say|choose|pick|select|go with)" + _LETTER),
+)
+_LEADING_LETTER = re.compile(
+    r"[\s*_`\"'({\[]*([A-Za-z])[\s*_`\"']*(?:[).:\]},]|[-–—]\s|$)(?!\s*(?:,|and|or|&|/)?\s*[({\[*]*[A-Z][\s).:\]},*])"
+)
 _NOT_WORDS = re.compile(r"[^\w]+")
 
 
@@ -51,7 +59,8 @@ def chosen_letter(text: str, options: Sequence[str]) -> str | None:
     """The letter of the option that an answer chooses; None where it chooses none, or more than one.
 
     Looked for in this order: the answer is an option's text; a letter that is stated ("the answer is B", the last such
-    place counts); a letter at the start; the text of one option, and of no other, somewhere in the answer.
+    place counts); one that is named ("B is right", "option B"); one at the start; the text of one option, and of no
+    other, somewhere in the answer.
     """
     letters = string.ascii_uppercase[: len(options)]
     plain = _words(text)
@@ -60,9 +69,11 @@ def chosen_letter(text: str, options: Sequence[str]) -> str | None:
     if len(same) == 1:
         return same[0]
     for stated in _STATED_LETTER:
-        found = [letter for letter in stated.findall(text) if letter in letters]
-        if found:
-            return str(found[-1])
+        if found := _letters(stated, text, letters):
+            return found[-1]
+    for named in _NAMED_LETTER:
+        if len(found := set(_letters(named, text, letters))) == 1:
+            return found.pop()
     leading = _LEADING_LETTER.match(text)
     if leading and leading[1].upper() in letters:
         return str(leading[1].upper())
@@ -146,6 +157,11 @@ def _decimal(found: re.Match[str]) -> Decimal:
     before, inner, whole, part, bare = found.groups()
     value = Decimal((whole or "0").replace(",", "") + (part or bare or ""))
     return -value if before or inner else value
+
+
+def _letters(pattern: re.Pattern[str], text: str, letters: str) -> list[str]:
+    found = ("".join(groups).upper() for groups in pattern.findall(text))
+    return [letter for letter in found if letter in letters]
 
 
 def _words(text: str) -> str:
