@@ -103,6 +103,25 @@ def test_answers_that_lack_questions_are_refused_or_left_unscored_and_listed(tmp
         run(config, "resume")
 
 
+def test_environment_variables_in_the_paths_of_stored_texts(tmp_path, monkeypatch) -> None:
+    config = small_gsm8k(tmp_path)
+    whole = cell(run(config).path, task="gsm8k", dimension="correct", upstream="u")
+    monkeypatch.setenv("ALIGNER_TEST_PLACE", str(tmp_path))
+    moved = config_of(
+        tmp_path,
+        {"name": "gsm8k", "format": "gsm8k", "file": "$ALIGNER_TEST_PLACE/gsm8k.jsonl"},
+        out=tmp_path / "moved",
+        upstreams=[{"name": "u", "answers": "$ALIGNER_TEST_PLACE/answers.jsonl"}],
+        correctors=[{"name": "c", "corrections": "$ALIGNER_TEST_PLACE/corrections.jsonl"}],
+    )
+    out = run(moved).path
+    assert cell(out, task="gsm8k", dimension="correct", upstream="u") == whole
+    assert str(tmp_path) not in (out / "inputs.json").read_text() + (out / "result.json").read_text()
+    monkeypatch.delenv("ALIGNER_TEST_PLACE")
+    with pytest.raises(DataError, match="uses an environment variable that is not set"):
+        run(moved, "overwrite")
+
+
 def test_what_was_read_is_recorded(tmp_path) -> None:
     path = tmp_path / "h.json"
     path.write_text(json.dumps({"Arts": {"Film": [f"{i}?" for i in range(9)], "Music": ["3?"]}}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,15 @@ def test_a_set_that_datasets_loads(tmp_path) -> None:
         hub(place, hub_config="none")
     with pytest.raises(DataError, match=r"the columns prompt, category are missing.*columns of the format 'gsm8k'"):
         hub(place, hub_config="main", hub_split="train", format="beavertails")
+
+
+def test_columns_that_json_cannot_hold_become_text(tmp_path) -> None:
+    from datasets import Dataset
+
+    data = Dataset.from_dict({"id": ["a"], "question": ["One?"], "when": [datetime(2024, 5, 1, tzinfo=UTC)]})
+    data.to_parquet(str(tmp_path / "t.parquet"))
+    (item,) = read(tmp_path / "t.parquet", "rows", dimensions=["helpful"]).items
+    assert str(item.extra["when"]).startswith("2024-05-01")
 
 
 def test_what_reaches_the_library(monkeypatch) -> None:

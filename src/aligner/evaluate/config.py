@@ -166,6 +166,7 @@ class EvalSettings(Config):
 
       tasks:                                   # rows with id and question, and with split where there are several
         - {name: questions, file: questions.jsonl, dimensions: [helpful, harmless]}
+        - {name: sums, format: gsm8k, file: gsm8k/test.jsonl}   # a published set as it is
       upstreams:                               # each has a model, or stored answers
         - {name: small, model: runs/small/model, group: open, seen: true}
         - {name: api, answers: api-answers.jsonl, seen: false}

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from aligner.evaluate.tasks import Item
 
 # A minus belongs to a number unless it stands between two: 16-9 has none. Thousands are commas before three digits.
-_NUMBER = re.compile(
-    r"((?<![\w).])[-−])?(?:[$€£]\s?([-−])?)?(?:(\d{1,3}(?:,\d{3})+(?!\d)|\d+)(\.\d+)?|(?<!\d)(\.\d+))"
-)
+_NUMBER = re.compile(r"((?<![\w).])[-−])?(?:[$€£]\s?([-−])?)?(?:(\d{1,3}(?:,\d{3})+(?!\d)|\d+)(\.\d+)?|(?<!\d)(\.\d+))")
 # Where an answer says that it comes now; what follows the last such place counts. The first form is GSM8K's own.
 _STATED = (
     re.compile(r"####"),
@@ -72,8 +70,8 @@ def chosen_letter(text: str, options: Sequence[str]) -> str | None:
         if found := _letters(stated, text, letters):
             return found[-1]
     for named in _NAMED_LETTER:
-        if len(found := set(_letters(named, text, letters))) == 1:
-            return found.pop()
+        if len(set(found := _letters(named, text, letters))) == 1:
+            return found[0]
     leading = _LEADING_LETTER.match(text)
     if leading and leading[1].upper() in letters:
         return str(leading[1].upper())

@@ -198,7 +198,8 @@ def _numbered(where: str, rows: Callable[[], Iterator[Any]]) -> Iterator[Row]:
     number = 0
     try:
         for number, value in enumerate(rows(), 1):
-            yield Row(line=number, value=dict(value))
+            # Dates and bytes, which JSON cannot hold, become text: a run writes its questions.
+            yield Row(line=number, value=json.loads(json.dumps(value, default=str)))
     except DataError:
         raise
     except Exception as e:
