@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aligner.errors import DataError, RunError
+from aligner.errors import ConfigError, DataError, RunError
 from aligner.evaluate.config import EvalConfig, TaskSpec
 from aligner.evaluate.run import run
 from aligner.evaluate.scripted import ScriptedJudge
@@ -78,6 +78,20 @@ def test_a_run_is_judged_again_without_the_files_it_was_made_from(tmp_path) -> N
     assert json.loads((second / "table.json").read_text()) == json.loads((first / "table.json").read_text())
     assert (second / "questions" / "gsm8k.jsonl").read_bytes() == (first / "questions" / "gsm8k.jsonl").read_bytes()
     assert rows_in(second / "verdicts" / "c" / "u.jsonl") == rows_in(first / "verdicts" / "c" / "u.jsonl")
+
+
+@pytest.mark.parametrize("existing", ["refuse", "overwrite"])
+def test_a_run_does_not_read_what_it_would_overwrite(tmp_path, existing) -> None:
+    config = small_gsm8k(tmp_path)
+    out = run(config).path
+    answers = out / "answers" / "u.jsonl"
+    before = answers.read_bytes()
+    itself = config.model_copy(
+        update={"upstreams": (config.upstreams[0].model_copy(update={"answers": answers}),)},
+    )
+    with pytest.raises(ConfigError, match="lies in the run's own directory"):
+        run(itself, existing)
+    assert answers.read_bytes() == before
 
 
 def test_answers_that_lack_questions_are_refused_or_left_unscored_and_listed(tmp_path, capsys) -> None:

@@ -27,7 +27,8 @@ def read_inputs(config: EvalConfig, live: Collection[str]) -> tuple[Suite, dict[
 
     Raises:
         DataError: a file is not what it should be.
-        ConfigError: an upstream has neither a model nor answers, or one that is brought is not in the configuration.
+        ConfigError: an upstream has neither a model nor answers, one that is brought is not in the configuration, or a
+            file lies in the run's own directory.
     """
     for name in live:
         if name not in {spec.name for spec in config.upstreams}:
@@ -35,6 +36,7 @@ def read_inputs(config: EvalConfig, live: Collection[str]) -> tuple[Suite, dict[
     for spec in config.upstreams:
         if spec.model is None and spec.answers is None and spec.name not in live:
             raise ConfigError(f"upstreams, '{spec.name}': give 'model' (it answers now) or 'answers' (they are stored)")
+    _check_apart(config)
     tasks = [read_task(spec, sample=config.sample, seed=config.seed) for spec in config.tasks]
     suite = Suite(tasks)
     hashes: dict[str, str] = {}
@@ -64,6 +66,16 @@ def read_inputs(config: EvalConfig, live: Collection[str]) -> tuple[Suite, dict[
         "sampled": {task.name: [item.id for item in task.items] for task in tasks if task.sampled},
         "lacking": lacking,
     }
+
+
+def _check_apart(config: EvalConfig) -> None:
+    """Refuse what lies in the run's own directory, which --overwrite would empty first."""
+    given: list[Path | None] = [spec.file for spec in config.tasks]
+    given += [spec.answers for spec in config.upstreams]
+    given += [spec.corrections for spec in config.correctors]
+    for path in given:
+        if path is not None and expand(path).resolve().is_relative_to(config.out.resolve()):
+            raise ConfigError(f"{path}: lies in the run's own directory {config.out}; choose another 'out'")
 
 
 def _by_task(suite: Suite, answered: Collection[int]) -> dict[str, list[str]]:
