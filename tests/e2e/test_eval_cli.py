@@ -218,3 +218,14 @@ def test_a_full_disk(tmp_path, config) -> None:
     again = process("eval", config, "--resume")
     assert again.returncode == 0, again.stderr
     assert cell(tmp_path / "run", upstream="a", task="one")["omega"] == 25.0
+
+
+def test_partial_answers(capsys, tmp_path, config) -> None:
+    write_rows(tmp_path / "b.jsonl", rows_in(tmp_path / "b.jsonl")[1:])
+    told = refused(capsys, config)
+    assert "1 of 8 questions have no answer, the first is 'q0' of task 'one'; add rows" in told
+    assert not (tmp_path / "run").exists()
+    status, _, err = cli(capsys, "eval", config, "--partial")
+    assert status == 0
+    assert "b: 1 of 8 questions have no stored answer and stay unscored" in err
+    assert "verdicts are unscored (1 answers, corrections or verdicts failed)" in err

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from aligner.errors import ConfigError
-from aligner.evaluate.config import EvalConfig
+from aligner.evaluate.config import EvalConfig, TaskSpec
+from aligner.evaluate.formats import FORMATS
 from aligner.types import Sampling
 
 BASE = {
@@ -36,6 +37,13 @@ def test_yaml_and_back(tmp_path) -> None:
         ({"tasks": [{"name": "t", "file": "f", "dimensions": []}]}, "'tasks.0.dimensions'"),
         ({"tasks": [{"name": "t", "file": "f", "dimensions": ["a", "a"]}]}, "no two the same"),
         ({"tasks": [{"name": "t", "fil": "f", "dimensions": ["a"]}]}, "'tasks.0.fil'; did you mean 'file'?"),
+        ({"tasks": [{"name": "t", "file": "f"}]}, "the setting 'tasks.0.dimensions' is missing"),
+        ({"tasks": [{"name": "t", "format": "xstest"}]}, "give either 'file'"),
+        ({"tasks": [{"name": "t", "format": "xstest", "file": "f", "hub": "h"}]}, "give either 'file'"),
+        ({"tasks": [{"name": "t", "format": "xstest", "file": "f", "revision": "h"}]}, "'revision' belong to 'hub'"),
+        ({"tasks": [{"name": "t", "format": "xtest", "file": "f", "dimensions": ["a"]}]}, "'tasks.0.format'"),
+        ({"tasks": [{"name": "t", "format": ["xstest"], "file": "f", "dimensions": ["a"]}]}, "'tasks.0.format'"),
+        ({"tasks": [{"name": "t", "format": "xstest", "file": "f", "prompt": "Say"}]}, "'prompt' has no {question}"),
         ({"upstreams": [{"name": "../u", "model": "x"}]}, "'upstreams.0.name': a name has letters"),
         ({"upstreams": [{"name": "All", "model": "x"}]}, "stands for an average"),
         (
@@ -52,3 +60,14 @@ def test_refusals(change, message) -> None:
         EvalConfig.from_dict(BASE | change)
     assert message in str(e.value)
     assert "\n" not in str(e.value)
+
+
+def test_a_format_fills_in_what_is_left_out() -> None:
+    plain = TaskSpec.from_dict({"name": "t", "format": "dialogsum", "file": "f"})
+    assert plain.dimensions == ("summary",)
+    assert plain.prompt == FORMATS["dialogsum"].prompt
+    own = TaskSpec.from_dict(
+        {"name": "t", "format": "dialogsum", "file": "f", "dimensions": ["x"], "prompt": "{question}"}
+    )
+    assert (own.dimensions, own.prompt) == (("x",), "{question}")
+    assert TaskSpec.from_dict(plain.model_dump(mode="json")) == plain

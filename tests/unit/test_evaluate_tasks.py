@@ -94,6 +94,33 @@ def test_seen_questions_of_an_unseen_upstream_have_a_split_of_their_own() -> Non
     assert split_of(entity, False) == "entity"
 
 
+def test_a_prompt_goes_around_the_last_turn(tmp_path) -> None:
+    rows = [
+        {"id": "a", "question": "one {x}?"},
+        {"id": "b", "question": [{"role": "system", "content": "s"}, {"role": "user", "content": "two?"}]},
+    ]
+    path = write_rows(tmp_path / "t.jsonl", rows)
+    task = read_task(spec(path, prompt="Say: {question} Briefly."))
+    assert [[m.content for m in item.question] for item in task.items] == [
+        ["Say: one {x}? Briefly."],
+        ["s", "Say: two? Briefly."],
+    ]
+
+
+def test_splits_by_a_field_of_ones_own(tmp_path) -> None:
+    rows = [{"id": str(i), "question": "x", "split": "seen", "level": i % 2, "kind": "k"} for i in range(3)]
+    path = write_rows(tmp_path / "t.jsonl", rows)
+    assert read_task(spec(path, split_by="level")).splits() == {"0": 2, "1": 1}
+    with pytest.raises(DataError, match=r":1: the questions are split by 'kin', and here it is None \(found: id, "):
+        read_task(spec(path, split_by="kin"))
+
+
+def test_columns_of_a_published_set_are_known_as_such(tmp_path) -> None:
+    path = write_rows(tmp_path / "t.jsonl", [{"question": "1 + 1?", "answer": "#### 2"}])
+    with pytest.raises(DataError, match=r"expected id and question; they are the columns of the format 'gsm8k'"):
+        read_task(spec(path))
+
+
 def two_tasks(tmp_path) -> Suite:
     one, two = task_file(tmp_path / "1.jsonl", 3), task_file(tmp_path / "2.jsonl", 3)
     return Suite([read_task(spec(one, name="one")), read_task(spec(two, name="two"))])
@@ -117,7 +144,12 @@ def test_stored_answers_find_their_places(tmp_path) -> None:
         ([{"id": "q0", "answer": 4}], ":1: 'answer' is a int; expected text, or null where it failed"),
         ([{"id": 4, "answer": "x"}], ":1: 'id' is 4"),
         ([{"id": "q0", "answer": "x"}] * 2, ":2: the id 'q0' of task 't' stands there twice"),
-        ([{"id": "q1", "answer": "x"}], ": 2 of 3 questions have no answer, the first is 'q0' of task 't'"),
+        (
+            [{"id": "q1", "answer": "x"}],
+            ": 2 of 3 questions have no answer, the first is 'q0' of task 't', 'q2'; add rows with their ids (null "
+            "where there is no answer), or leave them unscored with --partial",
+        ),
+        ([{"id": "x", "answer": "x"}], ": none of its ids is a question of this run; the first question is 'q0' of"),
     ],
 )
 def test_bad_stored_answers(tmp_path, rows, message) -> None:
@@ -149,3 +181,40 @@ def test_stored_corrections_are_those_of_one_upstream(tmp_path) -> None:
     path = write_rows(tmp_path / "c.jsonl", [{"id": "q0", "correction": "x"}])
     with pytest.raises(DataError, match=r":1: the field 'upstream' is missing"):
         list(stored_corrections(path, suite, "a"))
+
+
+def test_answers_that_lack_some_questions_are_taken_where_that_is_asked(tmp_path) -> None:
+    suite = suite_of(tmp_path / "t.jsonl", 40)
+    path = stored(tmp_path / "a.jsonl", {"q1": "one", "q2": None})
+    assert list(stored_answers(path, suite, partial=True)) == [(1, "one"), (2, None)]
+    with pytest.raises(DataError, match=r"38 of 40 .* 'q0' of task 't', 'q3', .*'q11' and 28 others; add rows"):
+        list(stored_answers(path, suite))
+    none = stored(tmp_path / "b.jsonl", {"other": "one"})
+    with pytest.raises(DataError, match="none of its ids"):
+        list(stored_answers(none, suite, partial=True))
+
+
+def test_rows_that_failed_in_a_run_are_no_answers(tmp_path) -> None:
+    suite = suite_of(tmp_path / "t.jsonl", 2)
+    rows = [{"id": "q0", "answer": "", "error": "overloaded"}, {"id": "q1", "answer": "x", "error": None}]
+    assert list(stored_answers(write_rows(tmp_path / "a.jsonl", rows), suite)) == [(0, None), (1, "x")]
+
+
+def test_outputs_of_alpaca_eval_are_answers_and_corrections(tmp_path) -> None:
+    outputs = [{"instruction": f"do {i} ", "output": f"done {i}", "generator": "m"} for i in range(2)]
+    path = write_rows(tmp_path / "o.jsonl", outputs)
+    suite = Suite([read_task(TaskSpec.from_dict({"name": "t", "format": "alpaca-eval", "file": path}))])
+    assert list(stored_answers(path, suite)) == [(0, "done 0"), (1, "done 1")]
+    assert list(stored_corrections(path, suite, "a", only=True)) == [(0, "done 0"), (1, "done 1")]
+    with pytest.raises(DataError, match="the field 'upstream' is missing"):
+        list(stored_corrections(path, suite, "a"))
+
+
+def test_corrections_in_a_file_for_each_upstream(tmp_path) -> None:
+    suite = suite_of(tmp_path / "t.jsonl", 1)
+    for name in "ab":
+        write_rows(tmp_path / f"c-{name}.jsonl", [{"id": "q0", "correction": name}])
+    path = tmp_path / "c-{upstream}.jsonl"
+    assert [list(stored_corrections(path, suite, name)) for name in "ab"] == [[(0, "a")], [(0, "b")]]
+    with pytest.raises(DataError, match=r"c-z\.jsonl: no such file"):
+        list(stored_corrections(path, suite, "z"))

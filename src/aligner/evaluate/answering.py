@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 
 from aligner.errors import DataError
 from aligner.evaluate.progress import Progress
@@ -36,10 +37,11 @@ async def ask(upstream: Generator, suite: Suite, sampling: Sampling, store: Stor
 
 
 def take_over(texts: Iterable[tuple[int, str | None]], store: Store) -> None:
-    """Keep stored answers that the store lacks; None is a failed one."""
+    """Keep stored answers that the store lacks. None is a failed one, and so is one that is not there."""
     lacking = set(store.missing())
-    for place, text in texts:
+    for place, text in chain(texts, ((place, None) for place in store.missing())):
         if place in lacking:
+            lacking.discard(place)
             reason = "error" if text is None else "stop"
             error = "no answer is stored" if text is None else None
             store.write(place, {"answer": text or "", "finish_reason": reason}, error)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from aligner.config import Config
+from aligner.evaluate.formats import FORMATS, QUESTION, FormatName
 from aligner.types import Sampling
 
 # A name is also a file's name in the run directory.
@@ -39,12 +40,49 @@ class TaskSpec(Config):
     """Questions of one kind, and the dimensions in which answers to them are reported."""
 
     name: Name
-    file: Path
-    """JSONL or JSON list (plain, .gz or .xz); every row has an id and a question (text or messages), and may have a
-    split and a reference."""
+    file: Path | None = None
+    """JSONL, JSON list, CSV (each plain, .gz or .xz) or Parquet, or a directory of them; environment variables ($NAME)
+    are filled in. With the format "rows" every row has an id and a question (text or messages), and may have a split
+    and a reference."""
+    hub: str | None = None
+    """In place of `file`: a data set of the Hub, or a directory as `datasets` loads or saves it."""
+    hub_config: str | None = None
+    """The configuration of the Hub's data set, where it has several."""
+    hub_split: str | None = None
+    """The split of the Hub's data set; left out: the one that the format is usually read from."""
+    revision: str | None = None
+    """The revision of the Hub's data set."""
+    format: FormatName = "rows"
+    """How the questions are written down: as rows of one's own, or as a published set has them."""
+    prompt: str | None = None
+    """Text around each question (a chat's last turn), which stands for {question}; left out: the format's own."""
+    split_by: str | None = None
+    """A field of the rows by whose values the questions are reported apart, in place of `split`."""
     dimensions: Annotated[tuple[str, ...], AfterValidator(_check_dimensions)] = Field(min_length=1)
+    """What answers are judged for; left out: those of the format, which "rows" has none of."""
     sample: int | None = Field(default=None, ge=1)
     """Questions that are used, drawn with the run's seed; left out: as the run's `sample` says."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        """What a format says of itself, so that the saved configuration shows it."""
+        named = values.get("format") if isinstance(values, Mapping) else None
+        form = next((form for name, form in FORMATS.items() if name == named), None)
+        if form is None:
+            return values
+        known = {"dimensions": form.dimensions, "prompt": form.prompt}
+        return {**values, **{name: value for name, value in known.items() if values.get(name) is None}}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.file is None) == (self.hub is None):
+            raise ValueError("give either 'file' (it lies here) or 'hub' (a data set of the Hub)")
+        if self.hub is None and (self.hub_config or self.hub_split or self.revision):
+            raise ValueError("'hub_config', 'hub_split' and 'revision' belong to 'hub'")
+        if self.prompt is not None and QUESTION not in self.prompt:
+            raise ValueError(f"'prompt' has no {QUESTION}; write it where the question goes")
+        return self
 
 
 class UpstreamSpec(Config):
@@ -58,7 +96,8 @@ class UpstreamSpec(Config):
     model: str | None = None
     """A directory or a Hub id."""
     answers: Path | None = None
-    """Stored answers: rows with id and answer, and with task where two tasks share an id."""
+    """Stored answers: rows with id and answer, and with task where two tasks share an id; or AlpacaEval's outputs.
+    Environment variables ($NAME) are filled in."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -74,7 +113,8 @@ class CorrectorSpec(Config):
     aligner: str | None = None
     """A directory, a training run, or a Hub id."""
     corrections: Path | None = None
-    """Stored corrections: rows with id, upstream and correction, and with task where two tasks share an id."""
+    """Stored corrections: rows with id, upstream and correction, and with task where two tasks share an id; or
+    AlpacaEval's outputs. With {upstream} in the path there is a file for each, and rows need no upstream."""
     prompt: str | None = None
     """The prompt format of a checkpoint without aligner.json: aligner-v1, aligner-repo or chat."""
 
@@ -126,6 +166,7 @@ class EvalSettings(Config):
 
       tasks:                                   # rows with id and question, and with split where there are several
         - {name: questions, file: questions.jsonl, dimensions: [helpful, harmless]}
+        - {name: sums, format: gsm8k, file: gsm8k/test.jsonl}   # a published set as it is
       upstreams:                               # each has a model, or stored answers
         - {name: small, model: runs/small/model, group: open, seen: true}
         - {name: api, answers: api-answers.jsonl, seen: false}
@@ -155,6 +196,8 @@ class EvalSettings(Config):
     """Share of the bootstrap samples that an interval covers."""
     seed: int = Field(default=42, ge=0, lt=2**32)
     """Of the drawn questions, the intervals and the examples."""
+    partial: bool = False
+    """Go on where stored answers lack some questions; those are listed, and stay unscored."""
     examples: int = Field(default=3, ge=0)
     """Gains, losses and other rows, each so many, kept for the report per corrector, upstream and task."""
 

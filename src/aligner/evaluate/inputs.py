@@ -8,7 +8,9 @@ from typing import Any
 
 from aligner.errors import CheckpointError, ConfigError, RunError
 from aligner.evaluate.config import CorrectorSpec, EvalConfig
-from aligner.evaluate.stored import stored_answers, stored_corrections
+from aligner.evaluate.originals import content_of, expand
+from aligner.evaluate.questions import questions_hash
+from aligner.evaluate.stored import UPSTREAM, corrections_of, stored_answers, stored_corrections
 from aligner.evaluate.tasks import Suite, read_task
 from aligner.rows import dumps, file_hash, write_atomic
 from aligner.runs import RunDir
@@ -25,7 +27,8 @@ def read_inputs(config: EvalConfig, live: Collection[str]) -> tuple[Suite, dict[
 
     Raises:
         DataError: a file is not what it should be.
-        ConfigError: an upstream has neither a model nor answers, or one that is brought is not in the configuration.
+        ConfigError: an upstream has neither a model nor answers, one that is brought is not in the configuration, or a
+            file lies in the run's own directory.
     """
     for name in live:
         if name not in {spec.name for spec in config.upstreams}:
@@ -33,20 +36,55 @@ def read_inputs(config: EvalConfig, live: Collection[str]) -> tuple[Suite, dict[
     for spec in config.upstreams:
         if spec.model is None and spec.answers is None and spec.name not in live:
             raise ConfigError(f"upstreams, '{spec.name}': give 'model' (it answers now) or 'answers' (they are stored)")
+    _check_apart(config)
     tasks = [read_task(spec, sample=config.sample, seed=config.seed) for spec in config.tasks]
     suite = Suite(tasks)
-    files: dict[str, Path] = {f"tasks/{spec.name}": spec.file for spec in config.tasks}
+    hashes: dict[str, str] = {}
+    for task_spec, task in zip(config.tasks, tasks, strict=True):
+        hashes[f"tasks/{task.name}"] = content_of(task_spec) or questions_hash(task)
+    lacking: dict[str, dict[str, list[str]]] = {}
     for spec in config.upstreams:
         if spec.answers is not None and spec.name not in live:
-            _exhaust(stored_answers(spec.answers, suite))
-            files[f"answers/{spec.name}"] = spec.answers
+            answered = {place for place, _ in stored_answers(spec.answers, suite, partial=config.partial)}
+            if missing := _by_task(suite, answered):
+                lacking[spec.name] = missing
+            hashes[f"answers/{spec.name}"] = file_hash(expand(spec.answers, "answers"))
     for corrector in config.correctors:
         if corrector.corrections is not None:
             for spec in config.upstreams:
-                _exhaust(stored_corrections(corrector.corrections, suite, spec.name))
-            files[f"corrections/{corrector.name}"] = corrector.corrections
-    drawn = {task.name: [item.id for item in task.items] for task in tasks if task.sampled}
-    return suite, {"files": {name: file_hash(path) for name, path in files.items()}, "sampled": drawn}
+                only = len(config.upstreams) == 1
+                _exhaust(stored_corrections(corrector.corrections, suite, spec.name, only=only))
+                key = f"corrections/{corrector.name}" + (
+                    f"/{spec.name}" if UPSTREAM in str(corrector.corrections) else ""
+                )
+                hashes[key] = file_hash(corrections_of(corrector.corrections, spec.name))
+    return suite, {
+        "files": hashes,
+        "questions": {
+            task.name: {"total": task.total, "used": len(task.items), "repeated": task.repeated} for task in tasks
+        },
+        "sampled": {task.name: [item.id for item in task.items] for task in tasks if task.sampled},
+        "lacking": lacking,
+    }
+
+
+def _check_apart(config: EvalConfig) -> None:
+    """Refuse what lies in the run's own directory, which --overwrite would empty first."""
+    given: list[Path | None] = [spec.file for spec in config.tasks]
+    given += [spec.answers for spec in config.upstreams]
+    given += [spec.corrections for spec in config.correctors]
+    for path in given:
+        if path is not None and expand(path).resolve().is_relative_to(config.out.resolve()):
+            raise ConfigError(f"{path}: lies in the run's own directory {config.out}; choose another 'out'")
+
+
+def _by_task(suite: Suite, answered: Collection[int]) -> dict[str, list[str]]:
+    """The ids of the questions that are not among the answered places, by task."""
+    found: dict[str, list[str]] = {}
+    for place, item in enumerate(suite.items):
+        if place not in answered:
+            found.setdefault(item.task, []).append(item.id)
+    return found
 
 
 def check_checkpoints(config: EvalConfig, live: Collection[str]) -> None:

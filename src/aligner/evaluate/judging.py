@@ -15,7 +15,7 @@ from aligner.errors import AlignerError, ConfigError, DataError, UserError
 from aligner.evaluate.config import JudgeSpec
 from aligner.evaluate.progress import Progress
 from aligner.evaluate.store import Store
-from aligner.evaluate.tasks import Item, Suite, split_of
+from aligner.evaluate.tasks import Suite, question_value, split_of
 from aligner.types import Chat, FaultFinder, Judge, Scorer
 
 Winner = Literal["candidate", "baseline", "tie"]
@@ -181,7 +181,7 @@ class Bench:
             "split": split_of(item, self.seen),
             "upstream": self.upstream,
             "corrector": self.corrector,
-            "question": _question(item),
+            "question": question_value(item),
             "answer": answer,
             "correction": corrected["correction"],
             "kept_because": corrected["kept_because"],
@@ -212,12 +212,6 @@ def _scores(values: Mapping[str, float | None]) -> dict[str, float | None]:
         if score is not None and not math.isfinite(score):
             raise ValueError(f"the judge's score in '{dimension}' is {score!r}; expected a finite number or None")
     return {dimension: None if score is None else float(score) for dimension, score in values.items()}
-
-
-def _question(item: Item) -> str | list[dict[str, str]]:
-    if len(item.question) == 1 and item.question[0].role == "user":
-        return item.question[0].content
-    return [{"role": m.role, "content": m.content} for m in item.question]
 
 
 def _said(error: Exception) -> str:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from aligner.errors import ConfigError
 from aligner.evaluate import answering, correcting
 from aligner.evaluate.config import CorrectorSpec, EvalConfig, UpstreamSpec
+from aligner.evaluate.inputs import FILE_NAME as INPUTS
 from aligner.evaluate.inputs import check_checkpoints, corrector_place, read_inputs, record_inputs
 from aligner.evaluate.judging import Bench, check_judge, load_judge
 from aligner.evaluate.progress import Progress
+from aligner.evaluate.questions import with_questions, write_questions
 from aligner.evaluate.store import Store
 from aligner.evaluate.stored import stored_answers, stored_corrections
 from aligner.evaluate.summary import summarise
@@ -60,11 +62,17 @@ def run(
         _say(f"{config.out}: already finished")
         return run_dir
     suite, record = read_inputs(config, live)
-    asked = _judge(config, judge)
+    asked = with_questions(_judge(config, judge), suite)
     check_checkpoints(config, live)
     run_dir = RunDir.create(config.out, config, existing)
     with run_dir.locked():
         record_inputs(run_dir, record)
+        write_questions(run_dir, suite)
+        for name, lacking in record["lacking"].items():
+            count, where = sum(map(len, lacking.values())), run_dir.path / INPUTS
+            _say(
+                f"{name}: {count} of {len(suite)} questions have no stored answer and stay unscored (listed in {where})"
+            )
         _Evaluation(config, run_dir, suite, asked, live).run()
     return run_dir
 
@@ -125,7 +133,8 @@ class _Evaluation:
             if not store.missing():
                 pass
             elif spec.answers is not None and spec.name not in self.live:
-                answering.take_over(stored_answers(spec.answers, self.suite), store)
+                answers = stored_answers(spec.answers, self.suite, partial=self.config.partial)
+                answering.take_over(answers, store)
             else:
                 self._ask(spec, store)
                 _free_memory()
@@ -153,7 +162,8 @@ class _Evaluation:
         try:
             if spec.corrections is not None:
                 for upstream, store in stores.items():
-                    texts = stored_corrections(spec.corrections, self.suite, upstream)
+                    only = len(self.config.upstreams) == 1
+                    texts = stored_corrections(spec.corrections, self.suite, upstream, only=only)
                     correcting.take_over(texts, self.answers[upstream], store)
             else:
                 self._run_corrector(spec, stores)

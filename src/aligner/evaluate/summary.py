@@ -80,6 +80,8 @@ def summarise(
                 "n": len(task.items),
                 "splits": _splits(task, config),
                 "sampled": task.sampled,
+                "total": task.total,
+                "repeated": task.repeated,
             }
             for task in suite.tasks
         ],

@@ -5,12 +5,14 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aligner.errors import DataError
 from aligner.evaluate.config import TaskSpec
-from aligner.rows import Row, read_rows
+from aligner.evaluate.formats import FORMATS, QUESTION, convert, told_apart
+from aligner.evaluate.originals import place_of, read_originals
+from aligner.rows import Row
 from aligner.types import Chat, as_chat, content_hash
 
 ALL = "all"
@@ -33,12 +35,18 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """The questions of one file, or a sample of them; `sampled` says which."""
+    """The questions of one set, or a sample of them; `sampled` says which.
+
+    `total` counts the questions of the set, and `repeated` the rows that were left out because their question stands
+    there already (in published sets without ids; elsewhere an id that stands twice is refused).
+    """
 
     name: str
     dimensions: tuple[str, ...]
     items: tuple[Item, ...]
     sampled: bool = False
+    total: int = 0
+    repeated: int = 0
 
     def splits(self) -> dict[str, int]:
         """Questions by split, in order of first appearance."""
@@ -46,36 +54,50 @@ class Task:
 
 
 def read_task(spec: TaskSpec, *, sample: int | None = None, seed: int = 42) -> Task:
-    """Read a task's file. A sample is drawn by id and seed alone, and keeps the file's order.
+    """Read a task's questions. A sample is drawn by id and seed alone, and keeps the file's order.
 
     `sample` holds where the task has none of its own.
 
     Raises:
-        DataError: the file cannot be read, is empty, a row is no question, or two have one id; names file and line.
+        DataError: the file cannot be read, is empty, lacks a column, a row is no question, or two have one id; names
+            file and line.
     """
+    place = place_of(spec)
+    by_text = spec.format != "rows" and FORMATS[spec.format].by_text
     lines: dict[str, int] = {}
     items: list[Item] = []
-    for row in read_rows(spec.file):
-        item = _item(spec, row)
+    repeated = 0
+    for row in convert(spec.format, read_originals(spec), place, seed):
+        item = _item(spec, row, f"{place}:{row.line}")
+        if item.id in lines and by_text:
+            repeated += 1
+            continue
         if item.id in lines:
-            raise DataError(f"{spec.file}:{row.line}: the id {item.id!r} is also that of line {lines[item.id]}; "
+            raise DataError(f"{place}:{row.line}: the id {item.id!r} is also that of line {lines[item.id]}; "
                             "every question needs its own")  # fmt: skip
         lines[item.id] = row.line
         items.append(item)
-    count = spec.sample or sample or len(items)
-    if count < len(items):
+    total = len(items)
+    count = spec.sample or sample or total
+    if count < total:
         keys = ((content_hash(str(seed), spec.name, item.id), i) for i, item in enumerate(items))
-        chosen = sorted(i for _, i in heapq.nsmallest(count, keys))
-        return Task(name=spec.name, dimensions=spec.dimensions, items=tuple(items[i] for i in chosen), sampled=True)
-    return Task(name=spec.name, dimensions=spec.dimensions, items=tuple(items))
+        items = [items[i] for i in sorted(i for _, i in heapq.nsmallest(count, keys))]
+    return Task(
+        name=spec.name,
+        dimensions=spec.dimensions,
+        items=tuple(items),
+        sampled=count < total,
+        total=total,
+        repeated=repeated,
+    )
 
 
-def _item(spec: TaskSpec, row: Row) -> Item:
-    where, value = f"{spec.file}:{row.line}", row.value
+def _item(spec: TaskSpec, row: Row, where: str) -> Item:
+    value = row.value
     for name in ("id", "question"):
         if name not in value:
             raise DataError(f"{where}: the field '{name}' is missing (found: {', '.join(value) or 'none'}); "
-                            "expected id and question")  # fmt: skip
+                            f"expected id and question{told_apart(value)}")  # fmt: skip
     if not isinstance(value["id"], str) or not value["id"]:
         raise DataError(f"{where}: 'id' is {value['id']!r}; expected text that names the question")
     if not isinstance(value["question"], str | list):
@@ -87,14 +109,33 @@ def _item(spec: TaskSpec, row: Row) -> Item:
         question = as_chat(value["question"])
     except DataError as e:
         raise DataError(f"{where}: in 'question', {e}") from None
+    if spec.prompt is not None:
+        last = question[-1]
+        question = (*question[:-1], replace(last, content=spec.prompt.replace(QUESTION, last.content)))
     return Item(
         id=value["id"],
         question=question,
         task=spec.name,
-        split=value.get("split") or ALL,
+        split=_split(spec, value, where),
         reference=value.get("reference"),
         extra={k: v for k, v in value.items() if k not in _FIELDS},
     )
+
+
+def _split(spec: TaskSpec, value: Mapping[str, Any], where: str) -> str:
+    if spec.split_by is None:
+        return value.get("split") or ALL
+    if not isinstance(value.get(spec.split_by), str | int) or value[spec.split_by] == "":
+        raise DataError(f"{where}: the questions are split by '{spec.split_by}', and here it is "
+                        f"{value.get(spec.split_by)!r} (found: {', '.join(value)}); expected text")  # fmt: skip
+    return str(value[spec.split_by])
+
+
+def question_value(item: Item) -> str | list[dict[str, str]]:
+    """A question as it stands in files: text where it is one turn of the user, else messages."""
+    if len(item.question) == 1 and item.question[0].role == "user":
+        return item.question[0].content
+    return [{"role": m.role, "content": m.content} for m in item.question]
 
 
 class Suite:
