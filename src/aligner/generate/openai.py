@@ -285,5 +285,6 @@ def _failures() -> tuple[type[Exception], ...]:
 
 def _split(body: Body) -> dict[str, Any]:
     """The fields that the client knows as arguments, all others as its `extra_body`."""
-    named = {name: body[name] for name in ("model", "messages") if name in body}
-    return {**named, "extra_body": {k: v for k, v in body.items() if k not in named}}
+    known = ("model", "messages")
+    named: dict[str, Any] = {k: v for k, v in body.items() if k in known}
+    return named | {"extra_body": {k: v for k, v in body.items() if k not in known}}
