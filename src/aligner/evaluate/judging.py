@@ -83,14 +83,26 @@ def judge_name(judge: Judge) -> str:
     return str(getattr(judge, "name", None) or type(judge).__name__)
 
 
-def judge_facts(judge: Judge, usage: Usage | None) -> dict[str, Any]:
-    """What else a judge says of itself, and what its verdicts took: tokens, and their cost where it knows prices."""
+def judge_facts(judge: Judge, usage: Usage | None, spent: Mapping[str, int]) -> dict[str, Any]:
+    """What else a judge says of itself; what its verdicts took, in tokens and, where it knows prices, their cost; and
+    under "requests" what was asked for in this run, and not found in the store."""
     said: dict[str, Any] = dict(judge.facts()) if hasattr(judge, "facts") else {}
     if usage is not None:
-        said |= asdict(usage)
-        cost = judge.cost(usage) if hasattr(judge, "cost") else None
-        said["cost"] = None if cost is None else round(cost, 6)
+        said |= {**asdict(usage), "cost": _cost(judge, usage)}
+    if spent:
+        tokens = Usage(prompt_tokens=spent["prompt_tokens"], completion_tokens=spent["completion_tokens"])
+        said["requests"] = {**spent, "cost": _cost(judge, tokens)}
     return said
+
+
+def judge_spent(judge: Judge) -> dict[str, int]:
+    """What it asked of an address; nothing of a judge that asks none."""
+    return dict(judge.spent()) if hasattr(judge, "spent") else {}
+
+
+def _cost(judge: Judge, usage: Usage) -> float | None:
+    cost = judge.cost(usage) if hasattr(judge, "cost") else None
+    return None if cost is None else round(cost, 6)
 
 
 async def form_opinion(

@@ -7,7 +7,7 @@ import hashlib
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from aligner.errors import ConfigError
@@ -101,6 +101,13 @@ class LLMJudge:
     def cost(self, usage: Usage) -> float | None:
         """What tokens cost; None where no prices are known."""
         return None if self.prices is None else self.prices.cost(usage)
+
+    def spent(self) -> dict[str, int]:
+        """What was asked of the address since the judge was made; the answers of a batch are none of it."""
+        if not isinstance(self.api, OpenAIGenerator):
+            return {}
+        spent = self.api.spent
+        return {"asked": spent.asked, "from_store": spent.from_store, **asdict(spent.usage)}
 
     def prepare(self, *, seed: int, store: ResponseStore | None = None, api: ChatApi | None = None) -> None:
         """Told by a run before it starts: its seed and store, where the judge has none of its own; and another `api`

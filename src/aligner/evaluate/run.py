@@ -17,7 +17,7 @@ from aligner.evaluate.apis import api_upstream, responses
 from aligner.evaluate.batch import BatchJudge, write_requests
 from aligner.evaluate.config import CorrectorSpec, EvalConfig, UpstreamSpec
 from aligner.evaluate.inputs import check_checkpoints, corrector_place, read_inputs, record_inputs
-from aligner.evaluate.judging import Bench, check_judge, load_judge
+from aligner.evaluate.judging import Bench, check_judge, judge_spent, load_judge
 from aligner.evaluate.progress import Progress
 from aligner.evaluate.store import Store
 from aligner.evaluate.stored import stored_answers, stored_corrections
@@ -113,8 +113,11 @@ class _Evaluation:
         if self.config.batch_out is not None:
             self._write_batch(self.config.batch_out)
             return
-        with self._timed("judging"):
-            run_sync(self._judge_all())
+        with self._timed("judging") as spent:
+            try:
+                run_sync(self._judge_all())
+            finally:
+                spent |= judge_spent(self.judge)
         summarise(
             self.config,
             self.run_dir,
@@ -130,13 +133,14 @@ class _Evaluation:
         )
 
     @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
+    def _timed(self, stage: str) -> Iterator[dict[str, int]]:
         begin = time.monotonic()
+        more: dict[str, int] = {}
         try:
-            yield
+            yield more
         finally:
             with self.run_dir.metrics() as metrics:
-                metrics.write({"stage": stage, "seconds": round(time.monotonic() - begin, 3)})
+                metrics.write({"stage": stage, "seconds": round(time.monotonic() - begin, 3), **more})
 
     def _store(self, *parts: str) -> Store:
         return Store(self.run_dir.path.joinpath(*parts[:-1], f"{parts[-1]}.jsonl"), self.suite)

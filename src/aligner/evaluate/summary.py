@@ -53,7 +53,7 @@ def summarise(
     table = [row for tally in tallies for row in tally.rows(config)]
     write_atomic(run_dir.path / "table.json", json.dumps(table, ensure_ascii=False, indent=1) + "\n")
     lineages = {spec.name: _lineage(spec) for spec in config.correctors}
-    seconds, parameters = _metrics(run_dir)
+    seconds, parameters, spent = _metrics(run_dir)
     run_dir.write_result({
         "kind": "eval",
         "correctors": [
@@ -94,7 +94,7 @@ def summarise(
             "call": None if config.judge is None else config.judge.call,
             "counts_faults": isinstance(judge, FaultFinder),
             "scores": isinstance(judge, Scorer),
-            **judge_facts(judge, judging.usage),
+            **judge_facts(judge, judging.usage, spent),
         },
         "reliability": judging.reliability.rows(),
         "first_reason": judging.first_reason,
@@ -155,17 +155,19 @@ def _splits(task: Task, config: EvalConfig) -> dict[str, int]:
     return splits
 
 
-def _metrics(run_dir: RunDir) -> tuple[dict[str, float], dict[str, int]]:
-    """Seconds by step over all the times that the run was resumed, and the correctors' sizes."""
+def _metrics(run_dir: RunDir) -> tuple[dict[str, float], dict[str, int], dict[str, int]]:
+    """Seconds by step over all the times that the run was resumed, the correctors' sizes, and the judge's requests."""
     seconds: Counter[str] = Counter()
+    spent: Counter[str] = Counter()
     parameters: dict[str, int] = {}
     with run_dir.metrics_path.open(encoding="utf-8") as lines:
         for row in map(json.loads, lines):
             if "parameters" in row:
                 parameters[row["corrector"]] = row["parameters"]
             else:
-                seconds[row["stage"]] += row["seconds"]
-    return {stage: round(value, 3) for stage, value in seconds.items()}, parameters
+                seconds[row.pop("stage")] += row.pop("seconds")
+                spent.update(row)
+    return {stage: round(value, 3) for stage, value in seconds.items()}, parameters, dict(spent)
 
 
 def _lineage(spec: CorrectorSpec) -> Lineage:

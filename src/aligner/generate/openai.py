@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -181,7 +181,7 @@ class OpenAIGenerator:
             link.users -= 1
             if not link.users:
                 del self._links[loop]
-                await link.client.close()
+                await _whole(link.client.close())
 
     def _client(self) -> AsyncOpenAI:
         from openai import AsyncOpenAI
@@ -274,6 +274,16 @@ class OpenAIGenerator:
         text = " ".join(f"{error}".split()) or type(error).__name__
         key = os.environ.get(self.api_key_env) if self.api_key_env else None
         return (text.replace(key, "…") if key else text)[:300]
+
+
+async def _whole(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run to the end also where the caller is cancelled meanwhile: a half-closed client leaves sockets open."""
+    task = asyncio.create_task(coroutine)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
 
 
 def _failures() -> tuple[type[Exception], ...]:
