@@ -294,4 +294,6 @@ def test_planted_rate_is_reported_in_the_terminal(tmp_path, capsys) -> None:
         judged_config(tmp_path, api_.url).save(tmp_path / "c.yaml")
         assert main(["eval", str(tmp_path / "c.yaml")]) == 0
     told = capsys.readouterr().err
-    assert "on 'helpful' the judge's verdict flips with the order of the answers in 6 of 6 pairs; those are ties" in told
+    assert (
+        "on 'helpful' the judge's verdict flips with the order of the answers in 6 of 6 pairs; those are ties" in told
+    )

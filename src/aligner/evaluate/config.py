@@ -75,8 +75,8 @@ class UpstreamSpec(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if sum(source is not None for source in (self.model, self.answers, self.url)) > 1:
-            raise ValueError("give either 'model' (it answers now), or 'url' (it answers there), or 'answers' (they are "
-                             "stored), and only one of them")  # fmt: skip
+            raise ValueError("give either 'model' (it answers now), 'url' (it answers there) or 'answers' (they are "
+                             "stored), and no two of them")  # fmt: skip
         if (self.url is None) != (self.served_model is None):
             raise ValueError("'url' and 'served_model' (the model's name there) are given together")
         for name in ("api_key_env", "concurrency", "timeout", "fields"):

@@ -41,7 +41,9 @@ class Prices:
 
     def __post_init__(self) -> None:
         if not (0 <= self.input < math.inf and 0 <= self.output < math.inf):
-            raise ConfigError(f"prices are {self.input} and {self.output}; give the price of a million tokens, 0 or more")
+            raise ConfigError(
+                f"prices are {self.input} and {self.output}; give the price of a million tokens, 0 or more"
+            )
 
     def cost(self, usage: Usage) -> float:
         return (self.input * usage.prompt_tokens + self.output * usage.completion_tokens) / 1e6
@@ -126,9 +128,7 @@ class LLMJudge:
         """
         return await self.judge_on(question, candidate, baseline, tuple(self.prompts))
 
-    async def judge_on(
-        self, question: Chat, candidate: str, baseline: str, dimensions: Sequence[str]
-    ) -> list[Verdict]:
+    async def judge_on(self, question: Chat, candidate: str, baseline: str, dimensions: Sequence[str]) -> list[Verdict]:
         """The same for some dimensions; one without a prompt has no verdict."""
         asks = self.asks(question, candidate, baseline, dimensions)
         replies = await self._complete([ask.body for ask in asks])
