@@ -14,7 +14,7 @@ from aligner.errors import ConfigError, DataError, GenerationError, RunError
 from aligner.evaluate.config import EvalConfig
 from aligner.evaluate.run import run
 from aligner.report.render import render_run
-from tests.api_server import Api, Reply, completion, refusal, serving
+from tests.api_server import Handler, Reply, completion, refusal, serving
 from tests.evaluation import cell, rows_in, stored_config
 from tests.judging import by, fewer_bad, obeying, seen_in
 
@@ -29,6 +29,15 @@ def judged_config(tmp_path: Path, url: str, changes: dict[str, Any] | None = Non
         "responses": tmp_path / "responses.sqlite",
         **(changes or {}),
     })  # fmt: skip
+
+
+def latest(handlers: list[Handler]) -> Handler:
+    """A server that changes its mind: the address is part of a request, so a second server would be another one."""
+
+    def handle(body: dict[str, Any]) -> Reply | str:
+        return handlers[-1](body)
+
+    return handle
 
 
 def verdict_rows(out: Path) -> list[dict[str, Any]]:
@@ -133,14 +142,13 @@ def test_an_interrupted_run_asks_only_for_the_rest(tmp_path, after) -> None:
         total = len(api.requests)
     (tmp_path / "responses.sqlite").unlink()
 
-    # The address is part of a request, so both servers must be one.
     handlers = [by(stops)]
-    with serving(lambda body: handlers[0](body)) as api:
+    with serving(latest(handlers)) as api:
         config = judged_config(tmp_path, api.url, concurrency=1)
         with pytest.raises(ConfigError, match="no more"):
             run(config)
         answered = count - 1 if count > after else count
-        handlers[0] = by(fewer_bad)
+        handlers.append(by(fewer_bad))
         before = len(api.requests)
         out = run(config, "resume").path
         assert len(api.requests) - before == total - min(answered, after)
@@ -154,7 +162,7 @@ def test_bad_replies_are_unscored_and_told(tmp_path, capsys) -> None:
         return refusal(503, "overloaded") if seen.question == "question 2?" else fewer_bad(seen)
 
     handlers = [by(sometimes)]
-    with serving(lambda body: handlers[0](body)) as api:
+    with serving(latest(handlers)) as api:
         config = judged_config(tmp_path, api.url)
         config.save(tmp_path / "c.yaml")
         assert main(["eval", str(tmp_path / "c.yaml")]) == 0
@@ -166,7 +174,7 @@ def test_bad_replies_are_unscored_and_told(tmp_path, capsys) -> None:
         assert reasons["q0"][0] is None
         assert "no verdict line" in reasons["q0"][1]["helpful"]
         assert "overloaded" in reasons["q2"][0]
-        handlers[0] = by(fewer_bad)
+        handlers.append(by(fewer_bad))
         before = len(api.requests)
         assert main(["eval", str(tmp_path / "c.yaml"), "--resume"]) == 0
         asked = [seen_in(body).question for body in api.requests[before:]]
@@ -182,12 +190,12 @@ def test_one_dimension_that_fails_leaves_the_other_scored(tmp_path) -> None:
 
 
 def test_a_judge_that_only_fails_stops_the_run(tmp_path) -> None:
-    with serving(lambda body: refusal(500, "broken")) as api:
-        with pytest.raises(DataError, match="the judge 'judge' failed at all 6 corrections, the first: .*broken"):
-            run(judged_config(tmp_path, api.url))
-    with serving(lambda body: refusal(429, "no", "insufficient_quota", x_should_retry="false")) as api:
-        with pytest.raises(GenerationError, match="no credit left"):
-            run(judged_config(tmp_path, api.url), "overwrite")
+    said = r"the judge 'judge' failed at all 6 corrections, the first: .*broken"
+    with serving(lambda body: refusal(500, "broken")) as api, pytest.raises(DataError, match=said):
+        run(judged_config(tmp_path, api.url))
+    empty = refusal(429, "no", "insufficient_quota", x_should_retry="false")
+    with serving(lambda body: empty) as api, pytest.raises(GenerationError, match="no credit left"):
+        run(judged_config(tmp_path, api.url), "overwrite")
 
 
 def test_changed_prompts_are_another_run(tmp_path) -> None:
@@ -288,10 +296,9 @@ def test_batches_that_cannot_be(tmp_path) -> None:
     assert not config.out.exists()
 
 
-def test_planted_rate_is_reported_in_the_terminal(tmp_path, capsys) -> None:
+def test_flips_are_told_in_the_terminal(tmp_path, capsys) -> None:
     with serving(by(lambda seen: "B")) as api:
-        api_: Api = api
-        judged_config(tmp_path, api_.url).save(tmp_path / "c.yaml")
+        judged_config(tmp_path, api.url).save(tmp_path / "c.yaml")
         assert main(["eval", str(tmp_path / "c.yaml")]) == 0
     told = capsys.readouterr().err
     assert (

@@ -247,7 +247,7 @@ def test_prompts_that_are_refused(tmp_path, text, message) -> None:
         load_prompts(tmp_path)
     with pytest.raises(ConfigError, match="no such directory of judge prompts"):
         load_prompts(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match="no judge prompt for 'helpfull' .did you mean 'helpful'"):
+    with pytest.raises(ConfigError, match=r"no judge prompt for 'helpfull' .did you mean 'helpful'"):
         load_prompts(None, ["helpfull"])
 
 

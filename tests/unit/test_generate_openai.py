@@ -6,6 +6,7 @@ import asyncio
 import re
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -98,7 +99,7 @@ def test_what_may_pass_is_tried_again_as_the_server_asks(status) -> None:
     with serving(later) as api:
         found = collect(generator(api.url, retries=3), CHATS[:1])
     assert found[0].text == "answer to question 0?"
-    assert all(0.25 <= b - a < 0.49 for a, b in zip(times, times[1:], strict=False)), "sooner than by itself"
+    assert all(0.25 <= b - a < 0.49 for a, b in pairwise(times)), "sooner than by itself"
     assert len({h["idempotency-key"] for h in api.headers}) == 1
 
 
@@ -157,12 +158,12 @@ def test_a_key_that_nobody_named_is_not_sent(monkeypatch) -> None:
 
 
 def test_an_unknown_model_and_an_empty_account_stop_at_once() -> None:
-    with serving(lambda body: refusal(404, "no such model")) as api:
-        with pytest.raises(ConfigError, match="no model 'served' answers there .*no such model.*ends in /v1"):
-            collect(generator(api.url, retries=5), CHATS)
-    with serving(lambda body: refusal(429, "pay first", "insufficient_quota", x_should_retry="false")) as api:
-        with pytest.raises(GenerationError, match="no credit left"):
-            collect(generator(api.url, retries=5), CHATS)
+    said = r"no model 'served' answers there .*no such model.*ends in /v1"
+    with serving(lambda body: refusal(404, "no such model")) as api, pytest.raises(ConfigError, match=said):
+        collect(generator(api.url, retries=5), CHATS)
+    empty = refusal(429, "pay first", "insufficient_quota", x_should_retry="false")
+    with serving(lambda body: empty) as api, pytest.raises(GenerationError, match="no credit left"):
+        collect(generator(api.url, retries=5), CHATS)
 
 
 def test_what_is_answered_is_handed_over_before_the_run_stops() -> None:

@@ -30,7 +30,8 @@ def classifier(tokenizer, labels=("reward", "cost"), family="llama", pad=True, s
     shared = {
         "vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
         "intermediate_size": 48, "max_position_embeddings": 96, "id2label": dict(enumerate(labels)),
-        "label2id": {label: i for i, label in enumerate(labels)}, "pad_token_id": tokenizer.pad_token_id if pad else None,
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "pad_token_id": tokenizer.pad_token_id if pad else None,
     }  # fmt: skip
     if family == "bert":
         return BertForSequenceClassification(BertConfig(**shared)).eval()

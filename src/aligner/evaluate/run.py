@@ -117,7 +117,7 @@ class _Evaluation:
             try:
                 run_sync(self._judge_all())
             finally:
-                spent |= judge_spent(self.judge)
+                spent.update(judge_spent(self.judge))
         summarise(
             self.config,
             self.run_dir,

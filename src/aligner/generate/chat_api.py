@@ -39,7 +39,7 @@ def check_url(url: str) -> str:
         raise ConfigError(f"'{url}' is no address of an API; write it like http://localhost:8000/v1")
     if inside:
         raise ConfigError(f"the address of {host} holds a password or a query, and addresses are written to files; "
-                          "give the bare address, and name the key's environment variable in 'api_key_env'")  # fmt: skip
+                          "give the bare address, and the name of the key's variable in 'api_key_env'")  # fmt: skip
     return url.rstrip("/")
 
 

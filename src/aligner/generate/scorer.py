@@ -81,8 +81,8 @@ class RewardScorer:
             raise ConfigError(f"{name}: the tokenizer has no chat template; give the layout pair, or a text with "
                               "{question} and {answer}")  # fmt: skip
         if self.layout not in (CHAT, PAIR) and not ("{question}" in self.layout and "{answer}" in self.layout):
-            raise ConfigError(f"{name}: the layout is {self.layout!r}; give chat, pair, or a text with {{question}} and "
-                              "{answer}")  # fmt: skip
+            raise ConfigError(f"{name}: the layout is {self.layout!r}; give chat, pair, or a text with {{question}} "
+                              "and {answer}")  # fmt: skip
         self._pads = _settle_padding(model, tokenizer)
         self._queues: dict[asyncio.AbstractEventLoop, _Queue] = {}
 
