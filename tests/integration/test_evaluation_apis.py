@@ -16,7 +16,7 @@ from aligner.evaluate.run import run
 from aligner.report.render import render_run
 from tests.api_server import Handler, Reply, completion, refusal, serving
 from tests.evaluation import cell, rows_in, stored_config
-from tests.judging import by, fewer_bad, obeying, seen_in
+from tests.judging import by, fewer_bad, llm_judge, obeying, seen_in
 
 SECRET = "sk-judge-secret-98765"
 
@@ -294,6 +294,24 @@ def test_batches_that_cannot_be(tmp_path) -> None:
     with pytest.raises(DataError, match="no such file"):
         run(EvalConfig(**(dict(judged) | {"batch_in": (tmp_path / "y",)})))
     assert not config.out.exists()
+
+
+def test_one_judge_for_several_runs(tmp_path) -> None:
+    """A run lends a judge its store, its seed and the answers of a batch, and takes them back."""
+    with serving(by(fewer_bad)) as api:
+        judge = llm_judge(api.url, "helpful", "harmless")
+        config = judged_config(tmp_path, api.url)
+        requests, answers = tmp_path / "requests.jsonl", tmp_path / "answers.jsonl"
+        run(EvalConfig(**(dict(config) | {"batch_out": requests})), judge=judge)
+        answer_batch(requests, answers, lambda body: seen_in(body).say(fewer_bad(seen_in(body))))
+        first = run(EvalConfig(**(dict(config) | {"batch_in": (answers,)})), "resume", judge=judge)
+        assert api.requests == []
+        other = {"out": tmp_path / "other", "responses": tmp_path / "other.sqlite", "seed": 7}
+        second = run(EvalConfig(**(dict(config) | other)), judge=judge)
+        assert len(api.requests) == 12
+    assert cell(first.path)["omega"] == cell(second.path)["omega"]
+    asked = {row["body"]["messages"][0]["content"] for row in rows_in(requests)}
+    assert not asked & {body["messages"][0]["content"] for body in api.requests}, "the codes come from the run's seed"
 
 
 def test_flips_are_told_in_the_terminal(tmp_path, capsys) -> None:

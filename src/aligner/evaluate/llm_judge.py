@@ -88,6 +88,8 @@ class LLMJudge:
         self.api, self.prompts = api, {p.dimension: p for p in prompts}
         self.model, self.orders, self.prices, self.seed = model, orders, prices, seed
         self.name = self.lineage_name = model
+        # What a run lends it is gone when the run ends; the next one starts from what is its own.
+        self._own = (api, api.store if isinstance(api, OpenAIGenerator) else None, seed)
         self._sampling, self._fields = sampling or Sampling(max_new_tokens=1024), dict(fields or {})
 
     @property
@@ -114,11 +116,11 @@ class LLMJudge:
     def prepare(self, *, seed: int, store: ResponseStore | None = None, api: ChatApi | None = None) -> None:
         """Told by a run before it starts: its seed and store, where the judge has none of its own; and another `api`
         to ask, such as the answers of a batch."""
-        self.seed = seed if self.seed is None else self.seed
-        if isinstance(self.api, OpenAIGenerator) and self.api.store is None:
-            self.api.store = store
-        if api is not None:
-            self.api = api
+        live, own_store, own_seed = self._own
+        self.seed = seed if own_seed is None else own_seed
+        if isinstance(live, OpenAIGenerator):
+            live.store = own_store if own_store is not None else store
+        self.api = live if api is None else api
 
     async def judge(self, question: Chat, candidate: str, baseline: str) -> list[Verdict]:
         """One verdict for every dimension that has a prompt.
