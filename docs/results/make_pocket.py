@@ -81,10 +81,10 @@ def bars(run: Path, table: list[Row], upstreams: list[Row], corrector: str) -> l
     total = [x for w in worse.values() for x in w]
     lines = [
         f"- Questions a cell: {min(r['n'] for r in mine)} at least.",
-        f"- Cells with ω < −2: {sum(r['omega'] < -2 for r in mine)} of {len(mine)}; the lowest is {number(worst['omega'])} "
-        f"({worst['upstream']}, {worst['task']}, {worst['dimension']}).",
-        f"- Answers made worse: {share(sum(total) / len(total))} of all; more than 2 % in {over} of {len(worse)} upstream × task, "
-        f"at most {share(most_share)} ({most[0]}, {most[1]}).",
+        f"- Cells with ω < −2: {sum(r['omega'] < -2 for r in mine)} of {len(mine)}; the lowest is "
+        f"{number(worst['omega'])} ({worst['upstream']}, {worst['task']}, {worst['dimension']}).",
+        f"- Answers made worse: {share(sum(total) / len(total))} of all; more than 2 % in {over} of {len(worse)} "
+        f"upstream × task, at most {share(most_share)} ({most[0]}, {most[1]}).",
     ]  # fmt: skip
     for dimension in ("helpful", "harmless", "honest"):
         values = [r["omega"] for r in mine if r["dimension"] == dimension]
@@ -95,7 +95,8 @@ def bars(run: Path, table: list[Row], upstreams: list[Row], corrector: str) -> l
     at_equal = {s: 100 * (equal * mean[s, True] + (1 - equal) * mean[s, False]) for s in (True, False)}
     lines += [
         f"- Seen and unseen upstreams at an equal share of faulty answers ({share(equal)}): net answers improved "
-        f"{number(at_equal[True])} and {number(at_equal[False])} in 100, {number(abs(at_equal[True] - at_equal[False]))} apart.",
+        f"{number(at_equal[True])} and {number(at_equal[False])} in 100, "
+        f"{number(abs(at_equal[True] - at_equal[False]))} apart.",
         f"- Faultless answers left untouched: {share(left / max(1, good))} of {good:,}.",
     ]  # fmt: skip
     return lines
@@ -139,10 +140,10 @@ def main(demo: Path, table1: Path | None) -> None:
     lines = [
         "# The pocket suite, measured",
         "",
-        f"`make demo`, {environment['cpus']} cores ({environment['processor']}), torch {environment['packages']['torch']}, revision "
-        f"{environment['git']}. {made['seconds'] / 60:.1f} minutes, of which evaluation "
-        f"{sum(result['seconds'].values()) / 60:.1f}; made in this run: {', '.join(made['made']) or 'nothing'}; from the "
-        f"cache: {', '.join(made['from_cache']) or 'nothing'}.",
+        f"`make demo`, {environment['cpus']} cores ({environment['processor']}), torch "
+        f"{environment['packages']['torch']}, revision {environment['git']}. {made['seconds'] / 60:.1f} minutes, of which evaluation "
+        f"{sum(result['seconds'].values()) / 60:.1f}; made in this run: {', '.join(made['made']) or 'nothing'}; "
+        f"from the cache: {', '.join(made['from_cache']) or 'nothing'}.",
         "",
         f"ω in per cent, corrector {corrector}, all splits:",
         "",

@@ -171,7 +171,11 @@ def _eval(arguments: list[str]) -> int:
     sys.path.append(str(Path.cwd()))
     from aligner.evaluate.run import run
 
-    return _shown(run(config, existing))
+    run_dir = run(config, existing)
+    if config.batch_out is not None and run_dir.result() is None:
+        _print(f"requests: {config.batch_out} (go on with --resume --batch-in ANSWERS)")
+        return 0
+    return _shown(run_dir)
 
 
 def _shown(run_dir: RunDir) -> int:
@@ -198,9 +202,14 @@ def _print_eval(run_dir: RunDir) -> None:
         console.print(grid)
     if result["unscored"]:
         failed = f"{result['failed']:,} answers, corrections or verdicts failed"
+        failed += f"; the judge's first: {result['first_reason']}" if result.get("first_reason") else ""
         _tell(
             f"aligner: {result['unscored']:,} verdicts are unscored ({failed}); they are counted apart, never as ties"
         )
+    for row in result.get("reliability", ()):
+        if row["task"] == "all" and row["flipped"]:
+            _tell(f"aligner: on '{row['dimension']}' the judge's verdict flips with the order of the answers in "
+                  f"{row['flipped']:,} of {row['pairs']:,} pairs; those are ties")  # fmt: skip
     for name in result["self_judged"]:
         _tell(f"aligner: the judge had a part in making '{name}', so its win rates are self-judged")
 

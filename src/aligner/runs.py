@@ -164,7 +164,7 @@ class RunDir:
 
     @classmethod
     def check_place(cls, path: str | Path, existing: Existing) -> bool:
-        """Whether `create` would go on with a run that is there; a recipe asks before it spends an hour on what goes in.
+        """Whether `create` would go on with a run that is there; for recipes that first make what goes into it.
 
         Raises:
             RunError: as `create` does, but for the configuration.

@@ -18,6 +18,9 @@ ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 # Why a model stopped. "error" marks a failed item; its Completion says more in `error`.
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
+# Who won a comparison.
+Winner = Literal["candidate", "baseline", "tie"]
+
 # Why a correction was thrown away and the original answer kept.
 KeptBecause = Literal[
     "cut",  # the correction ended before it was finished
@@ -215,10 +218,23 @@ class PreferencePair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Who won on one dimension. `winner=None` means not scored, which is neither a tie nor zero."""
+    """Who won on one dimension. `winner=None` means not scored, which is neither a tie nor zero.
+
+    `orders` is who won in each order of showing the two, the candidate first and the baseline first, where a judge was
+    asked so. `reason` says why nothing was scored, and `failed` that asking again may help. `usage` is what it took.
+    """
 
     dimension: str
-    winner: Literal["candidate", "baseline", "tie"] | None
+    winner: Winner | None
+    orders: tuple[Winner | None, ...] = ()
+    usage: Usage | None = None
+    reason: str | None = None
+    failed: bool = False
+
+    @property
+    def flipped(self) -> bool:
+        """Whether the two orders gave two verdicts."""
+        return None not in self.orders and len(set(self.orders)) > 1
 
 
 @runtime_checkable
@@ -245,6 +261,15 @@ class Judge(Protocol):
     """Compares two answers, one verdict per dimension."""
 
     async def judge(self, question: Chat, candidate: str, baseline: str) -> list[Verdict]: ...
+
+
+@runtime_checkable
+class SelectiveJudge(Judge, Protocol):
+    """A judge that can be asked about some dimensions only, and spares the cost of the others."""
+
+    async def judge_on(
+        self, question: Chat, candidate: str, baseline: str, dimensions: Sequence[str]
+    ) -> list[Verdict]: ...
 
 
 @runtime_checkable

@@ -27,10 +27,31 @@ def test_yaml_and_back(tmp_path) -> None:
     assert config.sampling.to_sampling().greedy
 
 
+def test_an_upstream_behind_an_address_and_batches(tmp_path) -> None:
+    served = {"name": "u", "url": "http://x/v1", "served_model": "m", "api_key_env": "K", "concurrency": 3,
+              "timeout": 5.0, "fields": {"user": None}}  # fmt: skip
+    config = EvalConfig.from_dict(BASE | {"upstreams": [served], "responses": "r", "batch_out": "b", "batch_in": ["a"]})
+    config.save(tmp_path / "c.yaml")
+    again = EvalConfig.from_yaml(tmp_path / "c.yaml")
+    assert again.upstreams == config.upstreams
+    assert (again.batch_out, again.batch_in) == (None, ()), "a run is the same whether it is judged in batches or not"
+    assert str(again.responses) == "r"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"upstreams": [{"name": "u", "answers": "x", "model": "y"}]}, "give either 'model'"),
+        (
+            {"upstreams": [{"name": "u", "url": "http://x/v1", "served_model": "m", "model": "y"}]},
+            "give either 'model'",
+        ),
+        ({"upstreams": [{"name": "u", "url": "http://x/v1"}]}, "'served_model' (the model's name there) are given"),
+        ({"upstreams": [{"name": "u", "served_model": "m"}]}, "are given together"),
+        ({"upstreams": [{"name": "u", "model": "m", "api_key_env": "K"}]}, "'api_key_env' goes with 'url'"),
+        ({"upstreams": [{"name": "u", "model": "m", "timeout": 3}]}, "'timeout' goes with 'url'"),
+        ({"upstreams": [{"name": "u", "url": "http://x", "served_model": "m", "concurrency": 0}]}, "concurrency'"),
+        ({"upstreams": [{"name": "u", "url": "http://x", "served_model": "m", "timeout": 0}]}, "timeout'"),
         ({"correctors": [{"name": "c"}]}, "give either 'aligner'"),
         ({"correctors": [{"name": "c", "aligner": "x", "corrections": "y"}]}, "give either 'aligner'"),
         ({"tasks": []}, "'tasks'"),

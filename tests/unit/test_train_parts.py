@@ -168,6 +168,22 @@ def test_model_from_scratch(codec, architecture) -> None:
     assert not all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+def test_a_new_model_is_ready_to_copy(codec, kv_heads) -> None:
+    """Attention to one token adds a quarter of that token's own embedding, and little of any other direction."""
+    config = Scratch(layers=2, hidden=64, heads=4, kv_heads=kv_heads)
+    model = build_model(config, codec.tokenizer, 64, seed=0)
+    assert model.get_input_embeddings().weight.std().item() == pytest.approx(64**-0.5, rel=0.05)
+    for layer in model.model.layers:
+        value, output = layer.self_attn.v_proj.weight, layer.self_attn.o_proj.weight
+        each = value.view(kv_heads, 16, 64).repeat_interleave(4 // kv_heads, dim=0).flatten(0, 1)
+        passed = output @ each
+        # With shared values, what is kept is the share of directions that they span.
+        assert passed.diagonal().mean().item() == pytest.approx(0.25 * kv_heads / 4, abs=0.03)
+        others = passed - torch.diag(passed.diagonal())
+        assert others.abs().mean().item() < 0.05
+
+
 def test_held_out_loss_is_the_objective_per_token_and_source(codec, prompt) -> None:
     triplets = [Triplet(**row, id=str(i)) for i, row in enumerate(toy_rows(30))]
     model = build_model(Scratch(layers=1, hidden=32, heads=2), codec.tokenizer, 96, seed=0)

@@ -86,7 +86,7 @@ class TaskSpec(Config):
 
 
 class UpstreamSpec(Config):
-    """A model whose answers are corrected: one that is run here, or its stored answers."""
+    """A model whose answers are corrected: one that is run here, one behind an address, or its stored answers."""
 
     name: Name
     group: str = ""
@@ -98,11 +98,29 @@ class UpstreamSpec(Config):
     answers: Path | None = None
     """Stored answers: rows with id and answer, and with task where two tasks share an id; or AlpacaEval's outputs.
     Environment variables ($NAME) are filled in."""
+    url: str | None = None
+    """The address of an OpenAI-compatible API, such as http://localhost:8000/v1."""
+    served_model: str | None = None
+    """The model's name at that address."""
+    api_key_env: str | None = None
+    """The environment variable that holds the key for that address; the key itself is written nowhere."""
+    concurrency: int = Field(default=8, ge=1)
+    """Requests to that address at the same time."""
+    timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
+    """Seconds without a sign of that address before a request is tried again."""
+    fields: dict[str, Any] = Field(default_factory=dict)
+    """Laid over every request to that address; null leaves a field out."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.model is not None and self.answers is not None:
-            raise ValueError("give either 'model' (it answers now) or 'answers' (they are stored), not both")
+        if sum(source is not None for source in (self.model, self.answers, self.url)) > 1:
+            raise ValueError("give either 'model' (it answers now), 'url' (it answers there) or 'answers' (they are "
+                             "stored), and no two of them")  # fmt: skip
+        if (self.url is None) != (self.served_model is None):
+            raise ValueError("'url' and 'served_model' (the model's name there) are given together")
+        for name in ("api_key_env", "concurrency", "timeout", "fields"):
+            if name in self.model_fields_set and self.url is None and getattr(self, name) != _default(self, name):
+                raise ValueError(f"'{name}' goes with 'url', and there is none")
         return self
 
 
@@ -152,7 +170,7 @@ class Decoding(Config):
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Sample from the likeliest tokens that hold this much probability (1: all)."""
     max_new_tokens: int | None = Field(default=None, ge=1)
-    """Longest answer; left out: 512."""
+    """Longest answer; left out: 512, or what a server behind an address takes."""
     seed: int = Field(default=0, ge=0)
 
     def to_sampling(self) -> Sampling:
@@ -167,9 +185,10 @@ class EvalSettings(Config):
       tasks:                                   # rows with id and question, and with split where there are several
         - {name: questions, file: questions.jsonl, dimensions: [helpful, harmless]}
         - {name: sums, format: gsm8k, file: gsm8k/test.jsonl}   # a published set as it is
-      upstreams:                               # each has a model, or stored answers
+      upstreams:                               # each has a model, stored answers, or an address
         - {name: small, model: runs/small/model, group: open, seen: true}
         - {name: api, answers: api-answers.jsonl, seen: false}
+        - {name: served, url: "http://localhost:8000/v1", served_model: some-model, api_key_env: SOME_KEY}
       correctors:                              # each has an aligner, or stored corrections
         - {name: mine, aligner: runs/mine}
       judge: {call: "my_judges:make_judge", arguments: {}}
@@ -200,6 +219,12 @@ class EvalSettings(Config):
     """Go on where stored answers lack some questions; those are listed, and stay unscored."""
     examples: int = Field(default=3, ge=0)
     """Gains, losses and other rows, each so many, kept for the report per corrector, upstream and task."""
+    responses: Path = Path("runs/.cache/responses.sqlite")
+    """What addresses answered, by the full request: runs that share the file ask, and pay, for nothing twice."""
+    batch_out: Path | None = Field(default=None, exclude=True)
+    """Write the judge's requests to this file, in OpenAI's batch format, and stop before judging."""
+    batch_in: tuple[Path, ...] = Field(default=(), exclude=True)
+    """Take the judge's replies from these files of batch answers; what they lack is unscored."""
 
 
 class EvalConfig(EvalSettings):
@@ -218,6 +243,10 @@ class EvalConfig(EvalSettings):
             if twice is not None:
                 raise ValueError(f"two of '{what}' are called '{twice}'; names tell them apart")
         return self
+
+
+def _default(spec: Config, name: str) -> Any:
+    return type(spec).model_fields[name].get_default(call_default_factory=True)
 
 
 def _twice(names: Iterable[str]) -> str | None:

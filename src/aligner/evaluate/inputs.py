@@ -34,8 +34,9 @@ def read_inputs(config: EvalConfig, live: Collection[str]) -> tuple[Suite, dict[
         if name not in {spec.name for spec in config.upstreams}:
             raise ConfigError(f"an upstream '{name}' is handed in, and 'upstreams' does not name it")
     for spec in config.upstreams:
-        if spec.model is None and spec.answers is None and spec.name not in live:
-            raise ConfigError(f"upstreams, '{spec.name}': give 'model' (it answers now) or 'answers' (they are stored)")
+        if (spec.model, spec.answers, spec.url) == (None, None, None) and spec.name not in live:
+            raise ConfigError(f"upstreams, '{spec.name}': give 'model' (it answers now), 'url' (it answers there) or "
+                              "'answers' (they are stored)")  # fmt: skip
     _check_apart(config)
     tasks = [read_task(spec, sample=config.sample, seed=config.seed) for spec in config.tasks]
     suite = Suite(tasks)

@@ -6,28 +6,33 @@ import asyncio
 import importlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from aligner import edits
 from aligner.config import nearest
-from aligner.errors import AlignerError, ConfigError, DataError, UserError
+from aligner.errors import AlignerError, ConfigError, DataError, GenerationError, UserError
+from aligner.evaluate.batch import BatchJudge
 from aligner.evaluate.config import JudgeSpec
+from aligner.evaluate.llm_judge import Ask
 from aligner.evaluate.progress import Progress
 from aligner.evaluate.store import Store
-from aligner.evaluate.tasks import Suite, question_value, split_of
-from aligner.types import Chat, FaultFinder, Judge, Scorer
+from aligner.evaluate.tasks import Item, Suite, question_value, split_of
+from aligner.types import Chat, FaultFinder, Judge, Scorer, SelectiveJudge, Usage, Verdict, Winner
 
-Winner = Literal["candidate", "baseline", "tie"]
 _WINNERS: tuple[Winner, ...] = ("candidate", "baseline", "tie")
 _TIE: Winner = "tie"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opinion:
-    """All that a judge says of one correction. A winner of None is unscored; fields that were not asked are None."""
+    """All that a judge says of one correction. A winner of None is unscored; fields that were not asked are None.
+
+    `said` are the verdicts as the judge gave them, with what it took to get them.
+    """
 
     verdicts: Mapping[str, Winner | None]
+    said: tuple[Verdict, ...] = field(default=())
     faults_before: Mapping[str, int] | None = None
     faults_after: Mapping[str, int] | None = None
     scores_before: Mapping[str, float | None] | None = None
@@ -78,6 +83,28 @@ def judge_name(judge: Judge) -> str:
     return str(getattr(judge, "name", None) or type(judge).__name__)
 
 
+def judge_facts(judge: Judge, usage: Usage | None, spent: Mapping[str, int]) -> dict[str, Any]:
+    """What else a judge says of itself; what its verdicts took, in tokens and, where it knows prices, their cost; and
+    under "requests" what was asked for in this run, and not found in the store."""
+    said: dict[str, Any] = dict(judge.facts()) if hasattr(judge, "facts") else {}
+    if usage is not None:
+        said |= {**asdict(usage), "cost": _cost(judge, usage)}
+    if spent:
+        tokens = Usage(prompt_tokens=spent["prompt_tokens"], completion_tokens=spent["completion_tokens"])
+        said["requests"] = {**spent, "cost": _cost(judge, tokens)}
+    return said
+
+
+def judge_spent(judge: Judge) -> dict[str, int]:
+    """What it asked of an address; nothing of a judge that asks none."""
+    return dict(judge.spent()) if hasattr(judge, "spent") else {}
+
+
+def _cost(judge: Judge, usage: Usage) -> float | None:
+    cost = judge.cost(usage) if hasattr(judge, "cost") else None
+    return None if cost is None else round(cost, 6)
+
+
 async def form_opinion(
     judge: Judge, question: Chat, dimensions: Sequence[str], answer: str, correction: str
 ) -> Opinion:
@@ -88,8 +115,14 @@ async def form_opinion(
     """
     copied = answer == correction
     verdicts: dict[str, Winner | None] = dict.fromkeys(dimensions, _TIE if copied else None)
+    said: list[Verdict] = []
     if not copied:
-        for verdict in await judge.judge(question, correction, answer):
+        said = await (
+            judge.judge_on(question, correction, answer, dimensions)
+            if isinstance(judge, SelectiveJudge)
+            else judge.judge(question, correction, answer)
+        )
+        for verdict in said:
             if verdict.winner is not None and verdict.winner not in _WINNERS:
                 raise ValueError(f"the judge's winner is {verdict.winner!r}; expected one of {', '.join(_WINNERS)}")
             if verdict.dimension in verdicts:
@@ -103,6 +136,7 @@ async def form_opinion(
         scores = [_scores(s) for s in _each(await judge.score(question, asked), asked)]
     return Opinion(
         verdicts=verdicts,
+        said=tuple(v for v in said if v.dimension in verdicts),
         faults_before=faults[0],
         faults_after=faults[-1],
         scores_before=scores[0],
@@ -129,6 +163,7 @@ class Bench:
 
         Raises:
             UserError: the judge says that the input is wrong.
+            GenerationError: the judge can go on with none.
             DataError: the judge failed at every one.
         """
         pending: set[asyncio.Task[tuple[int, dict[str, Any], str | None]]] = set()
@@ -152,7 +187,18 @@ class Bench:
 
     def _compared(self) -> bool:
         """Whether the judge managed one correction at least; copies are ties without it."""
-        return any(place in self.verdicts and row["answer"] != row["correction"] for place, row in self.verdicts.rows())
+        return any(
+            row["answer"] != row["correction"] and (place in self.verdicts or any(row["verdicts"].values()))
+            for place, row in self.verdicts.rows()
+        )
+
+    def asks(self, judge: BatchJudge) -> Iterator[Ask]:
+        """The requests that the corrections without a row take; copies take none."""
+        for place in self._todo():
+            item, answer = self.suite.items[place], self.answers.get(place)["answer"]
+            correction = self.corrections.get(place)["correction"]
+            if answer != correction:
+                yield from judge.asks(item.question, correction, answer, self.suite.dimensions[item.task])
 
     def left(self) -> int:
         """Corrections without a row."""
@@ -162,9 +208,13 @@ class Bench:
         return (p for p in self.verdicts.missing() if p in self.answers and p in self.corrections)
 
     def _keep(self, done: Iterable[asyncio.Task[tuple[int, dict[str, Any], str | None]]], progress: Progress) -> None:
-        for place, row, error in sorted((task.result() for task in done), key=lambda result: result[0]):
+        # What is judged is kept before what stops the run is raised.
+        done = list(done)
+        for place, row, error in sorted((t.result() for t in done if t.exception() is None), key=lambda r: r[0]):
             self.verdicts.write(place, row, error)
             progress.step()
+        for task in done:
+            task.result()
 
     async def _row(self, place: int) -> tuple[int, dict[str, Any], str | None]:
         item = self.suite.items[place]
@@ -173,7 +223,8 @@ class Bench:
         error = None
         try:
             opinion = await form_opinion(self.judge, item.question, dimensions, answer, corrected["correction"])
-        except UserError:
+            error = next((v.reason or "the judge failed" for v in opinion.said if v.failed), None)
+        except (UserError, GenerationError):
             raise
         except Exception as e:  # whatever a judge fails with costs this row and no other
             opinion, error = Opinion(verdicts=dict.fromkeys(dimensions)), _said(e)
@@ -186,9 +237,22 @@ class Bench:
             "correction": corrected["correction"],
             "kept_because": corrected["kept_because"],
             "edit_ratio": round(edits.edit_ratio(answer, corrected["correction"]), 4),
-            **asdict(opinion),
+            **{name: value for name, value in asdict(opinion).items() if name != "said"},
+            **_details(opinion.said),
         }
         return place, row, error
+
+
+def _details(said: Sequence[Verdict]) -> dict[str, Any]:
+    """What else is known of verdicts: both orders, which of them disagree, why some are unscored, and the tokens."""
+    usages = [v.usage for v in said if v.usage is not None]
+    found: dict[str, Any] = {
+        "orders": {v.dimension: list(v.orders) for v in said if v.orders},
+        "flipped": [v.dimension for v in said if v.flipped],
+        "reasons": {v.dimension: v.reason for v in said if v.reason is not None},
+        "usage": asdict(sum(usages, Usage())) if usages else None,
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def _each(values: Any, asked: Sequence[str]) -> list[Any]:

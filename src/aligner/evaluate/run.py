@@ -5,16 +5,20 @@ from __future__ import annotations
 import gc
 import sys
 import time
+from collections.abc import Generator as Generates
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aligner.errors import ConfigError
 from aligner.evaluate import answering, correcting
+from aligner.evaluate.apis import api_upstream, responses
+from aligner.evaluate.batch import BatchJudge, write_requests
 from aligner.evaluate.config import CorrectorSpec, EvalConfig, UpstreamSpec
 from aligner.evaluate.inputs import FILE_NAME as INPUTS
 from aligner.evaluate.inputs import check_checkpoints, corrector_place, read_inputs, record_inputs
-from aligner.evaluate.judging import Bench, check_judge, load_judge
+from aligner.evaluate.judging import Bench, check_judge, judge_spent, load_judge
 from aligner.evaluate.progress import Progress
 from aligner.evaluate.questions import with_questions, write_questions
 from aligner.evaluate.store import Store
@@ -22,6 +26,7 @@ from aligner.evaluate.stored import stored_answers, stored_corrections
 from aligner.evaluate.summary import summarise
 from aligner.evaluate.tasks import Suite
 from aligner.generate.collect import run_sync
+from aligner.generate.store import ResponseStore
 from aligner.rows import storage_errors
 from aligner.runs import Existing, RunDir
 from aligner.types import Generator, Judge
@@ -40,7 +45,8 @@ def run(
 
     Everything is kept as it finishes. With existing="resume" nothing that is there is done again; what failed is asked
     for once more, also when the run was finished. Only what has to run is loaded, one model at a time: stored answers
-    and corrections need no model library.
+    and corrections need no model library. With `batch_out` the run stops before judging and writes the judge's requests
+    instead; a resumed one with `batch_in` reads the replies.
 
     Args:
         config: what is measured.
@@ -64,16 +70,21 @@ def run(
     suite, record = read_inputs(config, live)
     asked = with_questions(_judge(config, judge), suite)
     check_checkpoints(config, live)
-    run_dir = RunDir.create(config.out, config, existing)
-    with run_dir.locked():
-        record_inputs(run_dir, record)
-        write_questions(run_dir, suite)
-        for name, lacking in record["lacking"].items():
-            count, where = sum(map(len, lacking.values())), run_dir.path / INPUTS
-            _say(
-                f"{name}: {count} of {len(suite)} questions have no stored answer and stay unscored (listed in {where})"
-            )
-        _Evaluation(config, run_dir, suite, asked, live).run()
+    if identity := getattr(asked, "identity", None):
+        record["judge"] = identity
+    for spec in config.upstreams:
+        if spec.url is not None and spec.name not in live and existing != "resume":
+            api_upstream(spec, None)  # a missing key is told before anything is written
+    with responses(config, live, asked) as store:
+        run_dir = RunDir.create(config.out, config, existing)
+        with run_dir.locked():
+            record_inputs(run_dir, record)
+            write_questions(run_dir, suite)
+            for name, lacking in record["lacking"].items():
+                count, where = sum(map(len, lacking.values())), run_dir.path / INPUTS
+                _say(f"{name}: {count} of {len(suite)} questions have no stored answer and stay unscored "
+                     f"(listed in {where})")  # fmt: skip
+            _Evaluation(config, run_dir, suite, asked, live, store).run()
     return run_dir
 
 
@@ -81,9 +92,16 @@ class _Evaluation:
     """One run on its way: what its steps share."""
 
     def __init__(
-        self, config: EvalConfig, run_dir: RunDir, suite: Suite, judge: Judge, live: Mapping[str, Generator]
+        self,
+        config: EvalConfig,
+        run_dir: RunDir,
+        suite: Suite,
+        judge: Judge,
+        live: Mapping[str, Generator],
+        responses: ResponseStore | None,
     ) -> None:
         self.config, self.run_dir, self.suite, self.judge, self.live = config, run_dir, suite, judge, live
+        self.responses = responses
         self.answers: dict[str, Store] = {}
         self.corrections: dict[tuple[str, str], Store] = {}
         self.verdicts: dict[tuple[str, str], Store] = {}
@@ -99,8 +117,14 @@ class _Evaluation:
         with self._timed("corrections"):
             for corrector in self.config.correctors:
                 self._correct(corrector)
-        with self._timed("judging"):
-            run_sync(self._judge_all())
+        if self.config.batch_out is not None:
+            self._write_batch(self.config.batch_out)
+            return
+        with self._timed("judging") as spent:
+            try:
+                run_sync(self._judge_all())
+            finally:
+                spent.update(judge_spent(self.judge))
         summarise(
             self.config,
             self.run_dir,
@@ -116,13 +140,14 @@ class _Evaluation:
         )
 
     @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
+    def _timed(self, stage: str) -> Iterator[dict[str, int]]:
         begin = time.monotonic()
+        more: dict[str, int] = {}
         try:
-            yield
+            yield more
         finally:
             with self.run_dir.metrics() as metrics:
-                metrics.write({"stage": stage, "seconds": round(time.monotonic() - begin, 3)})
+                metrics.write({"stage": stage, "seconds": round(time.monotonic() - begin, 3), **more})
 
     def _store(self, *parts: str) -> Store:
         return Store(self.run_dir.path.joinpath(*parts[:-1], f"{parts[-1]}.jsonl"), self.suite)
@@ -148,6 +173,8 @@ class _Evaluation:
             run_sync(answering.ask(upstream, self.suite, self.config.sampling.to_sampling(), store, progress))
 
     def _load_upstream(self, spec: UpstreamSpec) -> Generator:
+        if spec.url is not None:
+            return api_upstream(spec, self.responses)
         from aligner.generate.hf import HFGenerator
 
         _say(f"{spec.name}: loading {spec.model}")
@@ -212,6 +239,23 @@ class _Evaluation:
 
     async def _judge_all(self) -> None:
         """All in one event loop, to which a judge's connections may be bound."""
+        with closing(self._benches()) as benches:
+            for bench in benches:
+                left = bench.left()
+                if left:
+                    done = bench.verdicts.whole()
+                    with Progress(f"{bench.corrector}: judging {bench.upstream}", done + left, done) as progress:
+                        await bench.judge_all(progress)
+
+    def _write_batch(self, path: Path) -> None:
+        """The requests for all that is not judged yet, in one file."""
+        if isinstance(self.judge, BatchJudge) and self.responses is not None:
+            with closing(self._benches()) as benches:
+                count = write_requests(path, (a for bench in benches for a in bench.asks(self.judge)), self.responses)
+            _say(f"{path}: {count:,} requests")
+
+    def _benches(self) -> Generates[Bench]:
+        """One after the other; the files of each are closed when the next is asked for."""
         for corrector in self.config.correctors:
             for upstream in self.config.upstreams:
                 key = (corrector.name, upstream.name)
@@ -228,11 +272,7 @@ class _Evaluation:
                     in_flight=self.config.judge.in_flight if self.config.judge else 8,
                 )
                 try:
-                    left = bench.left()
-                    if left:
-                        done = self.verdicts[key].whole()
-                        with Progress(f"{corrector.name}: judging {upstream.name}", done + left, done) as progress:
-                            await bench.judge_all(progress)
+                    yield bench
                 finally:
                     for store in (bench.answers, bench.corrections, bench.verdicts):
                         store.close()

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from aligner.evaluate.config import CorrectorSpec, EvalConfig
 from aligner.evaluate.examples import Examples, gain_of
 from aligner.evaluate.inputs import corrector_place
-from aligner.evaluate.judging import judge_name
+from aligner.evaluate.judging import judge_facts, judge_name
+from aligner.evaluate.reliability import Reliability
 from aligner.evaluate.store import Store
 from aligner.evaluate.table import Tally
 from aligner.evaluate.tasks import SEEN, UPSTREAM, Suite, Task
 from aligner.rows import JsonlWriter, storage_errors, write_atomic
 from aligner.runs import Lineage, RunDir, lineage_to_json, merge_lineage
-from aligner.types import FaultFinder, Judge, Scorer
+from aligner.types import FaultFinder, Judge, Scorer, Usage
 
 
 def summarise(
@@ -40,16 +43,17 @@ def summarise(
     with storage_errors(samples_path):
         samples_path.unlink(missing_ok=True)
     tallies = []
+    judging = _Judging()
     with run_dir.samples() as samples:
         for corrector in config.correctors:
             tally = Tally(corrector.name, suite, config.upstreams)
             for upstream in config.upstreams:
-                _count(verdicts[corrector.name, upstream.name], tally, config, suite, samples)
+                _count(verdicts[corrector.name, upstream.name], tally, config, suite, samples, judging)
             tallies.append(tally)
     table = [row for tally in tallies for row in tally.rows(config)]
     write_atomic(run_dir.path / "table.json", json.dumps(table, ensure_ascii=False, indent=1) + "\n")
     lineages = {spec.name: _lineage(spec) for spec in config.correctors}
-    seconds, parameters = _metrics(run_dir)
+    seconds, parameters, spent = _metrics(run_dir)
     run_dir.write_result({
         "kind": "eval",
         "correctors": [
@@ -69,6 +73,8 @@ def summarise(
                 "seen": spec.seen,
                 "model": spec.model,
                 "answers": None if spec.answers is None else spec.answers.name,
+                "url": spec.url,
+                "served_model": spec.served_model,
                 "blank": blank[spec.name],
             }
             for spec in config.upstreams
@@ -90,7 +96,10 @@ def summarise(
             "call": None if config.judge is None else config.judge.call,
             "counts_faults": isinstance(judge, FaultFinder),
             "scores": isinstance(judge, Scorer),
+            **judge_facts(judge, judging.usage, spent),
         },
+        "reliability": judging.reliability.rows(),
+        "first_reason": judging.first_reason,
         "unscored": sum(tally.unscored for tally in tallies),
         "failed": sum(failed.values()),
         "failed_by_step": dict(failed),
@@ -108,12 +117,30 @@ def summarise(
     })  # fmt: skip
 
 
-def _count(store: Store, tally: Tally, config: EvalConfig, suite: Suite, samples: JsonlWriter) -> None:
+@dataclass(slots=True)
+class _Judging:
+    """What the verdict files say of the judge itself."""
+
+    reliability: Reliability = field(default_factory=Reliability)
+    usage: Usage | None = None
+    first_reason: str | None = None
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.reliability.add(row)
+        if row.get("usage"):
+            self.usage = (self.usage or Usage()) + Usage(**row["usage"])
+        self.first_reason = self.first_reason or next(iter((row.get("reasons") or {}).values()), None)
+
+
+def _count(
+    store: Store, tally: Tally, config: EvalConfig, suite: Suite, samples: JsonlWriter, judging: _Judging
+) -> None:
     """Count one verdict file and keep its examples."""
     examples = {task.name: Examples(config.examples, config.seed) for task in suite.tasks}
     try:
         for place, row in store.rows():
             tally.add(place, row)
+            judging.add(row)
             examples[row["task"]].add(place, row, gain_of(row, suite.dimensions[row["task"]]))
         for picks in examples.values():
             for kind, place, gain in picks.picked():
@@ -130,17 +157,19 @@ def _splits(task: Task, config: EvalConfig) -> dict[str, int]:
     return splits
 
 
-def _metrics(run_dir: RunDir) -> tuple[dict[str, float], dict[str, int]]:
-    """Seconds by step over all the times that the run was resumed, and the correctors' sizes."""
+def _metrics(run_dir: RunDir) -> tuple[dict[str, float], dict[str, int], dict[str, int]]:
+    """Seconds by step over all the times that the run was resumed, the correctors' sizes, and the judge's requests."""
     seconds: Counter[str] = Counter()
+    spent: Counter[str] = Counter()
     parameters: dict[str, int] = {}
     with run_dir.metrics_path.open(encoding="utf-8") as lines:
         for row in map(json.loads, lines):
             if "parameters" in row:
                 parameters[row["corrector"]] = row["parameters"]
             else:
-                seconds[row["stage"]] += row["seconds"]
-    return {stage: round(value, 3) for stage, value in seconds.items()}, parameters
+                seconds[row.pop("stage")] += row.pop("seconds")
+                spent.update(row)
+    return {stage: round(value, 3) for stage, value in seconds.items()}, parameters, dict(spent)
 
 
 def _lineage(spec: CorrectorSpec) -> Lineage:
@@ -154,7 +183,9 @@ def _lineage(spec: CorrectorSpec) -> Lineage:
 
 
 def _had_a_part(judge: Judge, lineage: Lineage) -> bool:
-    """Whether the judge is found in a corrector's lineage, by the hash of its `ancestor` or by its `lineage_name`."""
-    digest = getattr(getattr(judge, "ancestor", None), "hash", None)
+    """Whether the judge is found in a corrector's lineage, by the hash of its `ancestor` or of one of its
+    `ancestors`, or by its `lineage_name`."""
+    own = [getattr(judge, "ancestor", None), *getattr(judge, "ancestors", ())]
+    hashes = {ancestor.hash for ancestor in own if ancestor is not None}
     name = getattr(judge, "lineage_name", None)
-    return any(a.hash == digest or a.name == name for a in lineage)
+    return any(a.hash in hashes or a.name == name for a in lineage)
