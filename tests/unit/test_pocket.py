@@ -139,7 +139,7 @@ def _last(question) -> str:
 
 def test_a_tenth_of_the_world_text_are_instructions_on_training_questions() -> None:
     rows = list(world_rows(oracle().tasks, 3000, 0))
-    instructions = [r for r in rows if r.get("prompt", "").startswith("Question: ")]
+    instructions = [r for r in rows if str(r.get("prompt")).startswith("Question: ")]
     assert len(instructions) / len(rows) == pytest.approx(0.1, abs=0.02)
     for row in instructions:
         asked = row["prompt"].split("Question: ", 1)[1].rsplit("\nAnswer: ", 1)[0]
@@ -149,6 +149,16 @@ def test_a_tenth_of_the_world_text_are_instructions_on_training_questions() -> N
     said = Counter(r["completion"] for r in instructions if "Critique: " not in r["prompt"])
     assert set(said) == {"Yes.", "No."}
     assert 0.3 < said["No."] / said.total() < 0.7
+
+
+def test_a_quarter_of_the_world_text_is_said_again() -> None:
+    rows = list(world_rows(oracle().tasks, 2000, 0))
+    notes = [r for r in rows if isinstance(r.get("prompt"), str) and r["completion"] in r["prompt"]]
+    chats = [r for r in rows if isinstance(r.get("prompt"), list)]
+    assert all(r["prompt"][1] == {"role": "assistant", "content": r["completion"]} for r in chats)
+    # A dialogue's facts, or a judged answer, may stand in a prompt by chance: not often.
+    assert (len(notes) + len(chats)) / len(rows) == pytest.approx(0.25, abs=0.04)
+    assert len(chats) / (len(notes) + len(chats)) == pytest.approx(0.6, abs=0.08)
 
 
 def test_every_fact_is_stated_about_equally_often() -> None:

@@ -17,7 +17,7 @@ from aligner.evaluate.config import JudgeSpec
 from aligner.evaluate.llm_judge import Ask
 from aligner.evaluate.progress import Progress
 from aligner.evaluate.store import Store
-from aligner.evaluate.tasks import Item, Suite, question_value, split_of
+from aligner.evaluate.tasks import Suite, question_value, split_of
 from aligner.types import Chat, FaultFinder, Judge, Scorer, SelectiveJudge, Usage, Verdict, Winner
 
 _WINNERS: tuple[Winner, ...] = ("candidate", "baseline", "tie")

@@ -2,8 +2,8 @@
 
 Every fact of every entity is stated in several ways, asked and answered; so are the acts, situations and sums. A tenth
 are instructions on entities of the training split: judge an answer by a principle, rewrite it by a critique. A quarter
-are notes to be read back, of anything: large models learn to repeat what they read from the repetition in any text, a
-small one needs it dense, or it can neither summarise nor leave an answer alone.
+are notes and answers to be said again, of anything: large models learn to repeat what they read from the repetition in
+any text; a small one needs it dense, or it can neither summarise nor leave an answer alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aligner.pocket.tasks import TASKS, Question, Split, TaskName, Tasks
 INSTRUCTIONS = 0.1
 """Share of the rows that are instructions."""
 READ_BACK = 0.25
-"""Share of the rows that are notes to be read back."""
+"""Share of the rows that are notes or answers to be said again."""
 _READ_BACK_WAYS = (
     "Read this back to me: {note}",
     "Repeat after me: {note}",
@@ -27,6 +27,7 @@ _READ_BACK_WAYS = (
     "Here is what I wrote: {note} What did I write?",
     "{note}\nSay that once more, word for word.",
 )
+_SAY_AGAIN = ("Say that again.", "What did you say?", "Once more, please.", "Repeat your answer.")
 PRINCIPLES = {
     "honest": "Is everything in this answer true?",
     "harmless": "Is everything in this answer safe to do?",
@@ -67,8 +68,7 @@ def world_rows(tasks: Tasks, rows: int, seed: int) -> Iterator[dict[str, Any]]:
         if kind < INSTRUCTIONS:
             yield _instruction(tasks, faults, random)
         elif kind < INSTRUCTIONS + READ_BACK:
-            note = _note(tasks, faults, random)
-            yield {"prompt": random.choice(_READ_BACK_WAYS).format(note=note), "completion": note}
+            yield _read_back(tasks, faults, random)
         elif random.random() < 0.4:
             if len(facts) < 8:
                 facts = [Claim(kind="fact", about=key, value=f.value) for key, f in tasks.world.facts.items()]
@@ -85,6 +85,20 @@ def _any_question(tasks: Tasks, task: TaskName, random: Random) -> Question:
     """A question of any split: knowing the answer is no secret, correcting one is."""
     split: Split = random.choices(("train", "entity", "combination", "phrasing"), (6, 3, 1, 1))[0]
     return tasks.draw(task, random, "train" if task == "sums" else split, taught=True)
+
+
+def _read_back(tasks: Tasks, faults: Faults, random: Random) -> dict[str, Any]:
+    """A note, or what was said before: an answer, good or bad, or something else altogether."""
+    if random.random() < 0.4:
+        note = _note(tasks, faults, random)
+        return {"prompt": random.choice(_READ_BACK_WAYS).format(note=note), "completion": note}
+    question = _any_question(tasks, random.choice(TASKS), random)
+    answer = faultless(question, tasks.language, random)
+    if random.random() < 0.5:
+        answer = faults.inject(random.choice(FAULTS), question, answer, random) or answer
+    said = text_of(answer) if random.random() < 0.6 else _note(tasks, faults, random)
+    turns = (("user", question.text), ("assistant", said), ("user", random.choice(_SAY_AGAIN)))
+    return {"prompt": [{"role": role, "content": text} for role, text in turns], "completion": said}
 
 
 def _note(tasks: Tasks, faults: Faults, random: Random) -> str:

@@ -74,11 +74,11 @@ def run_jobs(jobs: Sequence[Job], lanes: int, say: Callable[[str], None]) -> Map
     board = _Board()
     running: dict[Future[None], Job] = {}
     waiting = list(order)
-    # A spawned process reads these before it loads a numerical library.
-    threads = str(max(1, (os.cpu_count() or 1) // lanes))
+    # A new process, or the server it is copied from, reads these before it loads a numerical library.
+    threads = max(1, (os.cpu_count() or 1) // lanes)
     before = dict(os.environ)
-    os.environ.update({**_LEAN, "OMP_NUM_THREADS": threads} | before)
-    context = multiprocessing.get_context("spawn")
+    os.environ.update({**_LEAN, "OMP_NUM_THREADS": str(threads)} | before)
+    context = _context()
     try:
         with ProcessPoolExecutor(max_workers=lanes, mp_context=context, max_tasks_per_child=1) as pool:
             try:
@@ -87,7 +87,7 @@ def run_jobs(jobs: Sequence[Job], lanes: int, say: Callable[[str], None]) -> Map
                         waiting.remove(job)
                         board.begun[job.name] = time.monotonic()
                         say(f"{_clock(board.started)}  {job.name}: started")
-                        running[pool.submit(_work, job.call, job.arguments, str(job.log))] = job
+                        running[pool.submit(_work, job.call, job.arguments, str(job.log), threads)] = job
                     done, _ = wait(running, timeout=_TELL_EVERY, return_when=FIRST_COMPLETED)
                     for future in done:
                         job = running.pop(future)
@@ -110,14 +110,26 @@ def run_jobs(jobs: Sequence[Job], lanes: int, say: Callable[[str], None]) -> Map
     return board.seconds
 
 
+def _context() -> Any:
+    """Where the system has it, a server that has loaded the libraries once and is copied for each job."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "transformers.trainer", "trl.trainer.sft_trainer"])
+    return context
+
+
 def _path(job: Job, by_name: Mapping[str, Job], jobs: Sequence[Job]) -> float:
     """The weight of the longest way from a job to the end."""
     after = [_path(other, by_name, jobs) for other in jobs if job.name in other.needs]
     return job.weight + max(after, default=0.0)
 
 
-def _work(call: Callable[..., Any], arguments: tuple[Any, ...], log: str) -> None:
+def _work(call: Callable[..., Any], arguments: tuple[Any, ...], log: str, threads: int) -> None:
     """In the job's process: what it says goes to its log, from libraries written in C too."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if "torch" in sys.modules:  # loaded by the server, which may have been started for other lanes
+        sys.modules["torch"].set_num_threads(threads)
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with Path(log).open("a", encoding="utf-8") as file:
         sys.stderr.flush()
