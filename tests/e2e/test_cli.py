@@ -212,7 +212,9 @@ def test_correct_samples_and_limits(capsys, tmp_path, trained, answers) -> None:
     assert outputs["hot"] == outputs["again"]
     assert len({outputs[n] for n in ("greedy", "hot", "other")}) == 3
     assert outputs["likeliest"] == outputs["nucleus"] == outputs["greedy"]
-    assert all(json.loads(line)["kept_because"] == "cut" for line in outputs["short"].splitlines())
+    kept = [json.loads(line)["kept_because"] for line in outputs["short"].splitlines()]
+    assert set(kept) <= {"cut", "emptied"}
+    assert "cut" in kept
 
 
 def test_data_check_counts_and_names(capsys, tmp_path) -> None:

@@ -157,7 +157,8 @@ def test_stream_joins_to_the_same_correction(aligner) -> None:
     for answer in ("the cat sat on the mat.", "日本語 ä 🙂"):
         whole = aligner.correct("q", answer)
         deltas = asyncio.run(streamed("q", answer))
-        assert "".join(d.text for d in deltas) == whole.completion.text
+        # A correction that came out empty has sent nothing yet, so the original goes out in its place.
+        assert "".join(d.text for d in deltas) == (whole.completion.text or whole.text)
         assert deltas[-1].finish_reason == whole.completion.finish_reason
         assert deltas[-1].usage == whole.completion.usage
         assert deltas[-1].kept_because == whole.kept_because
