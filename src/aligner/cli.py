@@ -75,13 +75,13 @@ def _dispatch(arguments: list[str]) -> int:
             return 0
         verb = f"{verb} {arguments.pop(0)}"
     verbs: dict[str, Callable[[list[str]], int]] = {
-        "demo": _demo,
+        "demo": _recipe("run", "demo"),
         "train": _train,
         "correct": _correct,
         "eval": _eval,
         "data check": _data_check,
         "report": _report,
-        "reproduce table1": _reproduce_table1,
+        "reproduce table1": _recipe("table1", "reproduce table1"),
     }
     if verb not in verbs:
         from aligner.config import nearest
@@ -91,28 +91,19 @@ def _dispatch(arguments: list[str]) -> int:
     return verbs[verb](arguments)
 
 
-def _demo(arguments: list[str]) -> int:
-    from aligner.recipes.demo import DemoConfig
+def _recipe(name: str, verb: str) -> Callable[[list[str]], int]:
+    """The verb that runs a function of recipes/demo.py."""
 
-    if _helped(DemoConfig, "demo [--quick] [--resume | --overwrite]", arguments):
-        return 0
-    existing = _existing(arguments)
-    config = _configured(DemoConfig, arguments, "aligner demo")
-    from aligner.recipes.demo import run
+    def run(arguments: list[str]) -> int:
+        from aligner.recipes import demo
 
-    return _shown(run(config, existing))
+        if _helped(demo.DemoConfig, f"{verb} [--quick] [--resume | --overwrite]", arguments):
+            return 0
+        existing = _existing(arguments)
+        config = _configured(demo.DemoConfig, arguments, f"aligner {verb}")
+        return _shown(getattr(demo, name)(config, existing))
 
-
-def _reproduce_table1(arguments: list[str]) -> int:
-    from aligner.recipes.demo import DemoConfig
-
-    if _helped(DemoConfig, "reproduce table1 [--quick] [--resume | --overwrite]", arguments):
-        return 0
-    existing = _existing(arguments)
-    config = _configured(DemoConfig, arguments, "aligner reproduce table1")
-    from aligner.recipes.demo import table1
-
-    return _shown(table1(config, existing))
+    return run
 
 
 def _train(arguments: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import types
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rapidfuzz import process
 
-from aligner.errors import ConfigError
+from aligner.errors import ConfigError, DataError
 from aligner.rows import write_atomic
 
 
@@ -78,6 +79,18 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected settings as `name: value` lines, found {type(values).__name__}")
     return values
+
+
+def expand(place: str | Path, setting: str = "file") -> Path:
+    """A path with its environment variables ($NAME) and `~` filled in.
+
+    Raises:
+        DataError: a variable is not set.
+    """
+    found = os.path.expandvars(str(place))
+    if "$" in found:
+        raise DataError(f"{setting}: '{place}' uses an environment variable that is not set; set it or write the path")
+    return Path(found).expanduser()
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -239,8 +239,8 @@ def storage_errors(what: str | Path) -> Iterator[None]:
         raise
 
 
-def write_atomic(path: str | Path, text: str) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part of it.
+def write_atomic(path: str | Path, text: str | Iterable[str]) -> None:
+    """Write a file, whole or piece by piece, so that a reader sees the old content or the new, never a part of it.
 
     Lone surrogates, which UTF-8 cannot hold, are written as escapes that JSON and YAML read back.
 
@@ -252,7 +252,7 @@ def write_atomic(path: str | Path, text: str) -> None:
     with storage_errors(path):
         try:
             with temporary.open("x", encoding="utf-8", errors="backslashreplace", newline="") as file:
-                file.write(text)
+                file.writelines((text,) if isinstance(text, str) else text)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

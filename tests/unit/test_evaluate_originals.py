@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from aligner.config import expand
 from aligner.errors import DataError
 from aligner.evaluate.config import TaskSpec
-from aligner.evaluate.originals import content_of, expand
+from aligner.evaluate.originals import content_of
 from aligner.evaluate.tasks import Task, read_task
 from aligner.types import content_hash
 from tests.training import write_rows

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from aligner.evaluate.reliability import Agreement, Reliability
+from aligner.evaluate.reliability import Orders, Reliability
 
 
-def agreement(**counts: int) -> Agreement:
+def agreement(**counts: int) -> Orders:
     letters = {"c": "candidate", "b": "baseline", "t": "tie"}
-    found = Agreement()
+    found = Orders()
     for pair, count in counts.items():
         for _ in range(count):
             found.add([letters[pair[0]], letters[pair[1]]])
@@ -40,7 +40,7 @@ def test_nothing_to_agree_on() -> None:
     assert agreement().values()["flip_rate"] is None
     assert agreement().kappa() is None
     assert agreement(cc=4).kappa() is None, "one verdict in all pairs says nothing"
-    one = Agreement()
+    one = Orders()
     one.add(["candidate"])
     one.add(["candidate", None])
     assert one.n == 0

@@ -58,8 +58,8 @@ def cohens_kappa(
     drawn = np.empty(0)
     if n and resamples:
         counts = np.random.default_rng(seed).multinomial(n, table / n, size=resamples).astype(np.float64)
-        drawn = _kappa(counts.reshape(-1, size, size))
-    kappa = float(_kappa(table.reshape(1, size, size))[0]) if n else float("nan")
+        drawn = kappa_of(counts.reshape(-1, size, size))
+    kappa = float(kappa_of(table.reshape(1, size, size))[0]) if n else float("nan")
     return Agreement(
         kappa=None if np.isnan(kappa) else kappa,
         interval=None if np.isnan(kappa) else interval(drawn, confidence),
@@ -78,7 +78,8 @@ def flip_rate(first: Sequence[Hashable | None], second: Sequence[Hashable | None
     return None if agreement.agreed is None else 1 - agreement.agreed
 
 
-def _kappa(tables: Float[np.ndarray, "tables labels labels"]) -> Float[np.ndarray, " tables"]:
+def kappa_of(tables: Float[np.ndarray, "tables labels labels"]) -> Float[np.ndarray, " tables"]:
+    """κ of counts of (first verdict, second verdict); NaN where it is not defined (Cohen 1960)."""
     total = tables.sum(axis=(1, 2))
     with np.errstate(invalid="ignore", divide="ignore"):
         observed = np.trace(tables, axis1=1, axis2=2) / total

@@ -6,9 +6,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from aligner.config import expand
 from aligner.errors import CheckpointError, ConfigError, RunError
 from aligner.evaluate.config import CorrectorSpec, EvalConfig
-from aligner.evaluate.originals import content_of, expand
+from aligner.evaluate.originals import content_of
 from aligner.evaluate.questions import questions_hash
 from aligner.evaluate.stored import UPSTREAM, corrections_of, stored_answers, stored_corrections
 from aligner.evaluate.tasks import Suite, read_task

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int8
 
+from aligner.evaluate.resampling import resampled
+
 # Codes of one answer. What is unscored counts as a question, but neither as a win nor as a loss nor as a tie; what is
 # absent (another upstream's, another split's) does not count at all.
 WIN, TIE, LOSS, UNSCORED, ABSENT = 1, 0, -1, -2, -3
@@ -16,9 +18,6 @@ Outcomes = Int8[np.ndarray, "questions upstreams"]
 AnyOutcomes = Int8[np.ndarray, "*any"]
 Replicates = Float[np.ndarray, " resamples"]
 Numbers = Float[np.ndarray, "*any"]
-
-# Numbers in one block of weights: 64 MiB.
-_BLOCK = 1 << 23
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,19 +66,12 @@ def resample(outcomes: Outcomes, resamples: int, seed: int | Sequence[int]) -> F
     same draw: the memory depends on how many different rows there are and is bounded by blocks, not on how many
     questions (Efron 1979).
     """
-    found = np.full((resamples, outcomes.shape[1]), np.nan)
     if not len(outcomes):
-        return found
+        return np.full((resamples, outcomes.shape[1]), np.nan)
     patterns, repeats = np.unique(outcomes, axis=0, return_counts=True)
     scored = (patterns >= LOSS).astype(np.float64)
     gains = np.where(patterns >= LOSS, patterns, 0).astype(np.float64)
-    rng = np.random.default_rng(seed)
-    rows = max(1, _BLOCK // len(repeats))
-    for start in range(0, resamples, rows):
-        size = min(rows, resamples - start)
-        weights = rng.multinomial(len(outcomes), repeats / len(outcomes), size=size).astype(np.float64)
-        found[start : start + size] = 100.0 * _ratio(weights @ gains, weights @ scored)
-    return found
+    return resampled(lambda counts: 100.0 * _ratio(counts @ gains, counts @ scored), repeats, resamples, seed)
 
 
 def mean_of(replicates: Sequence[Replicates]) -> Replicates:

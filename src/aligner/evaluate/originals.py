@@ -7,13 +7,13 @@ import hashlib
 import io
 import json
 import lzma
-import os
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+from aligner.config import expand
 from aligner.errors import DataError
 from aligner.evaluate.config import TaskSpec
 from aligner.evaluate.formats import FORMATS
@@ -21,18 +21,6 @@ from aligner.rows import Row, file_hash, open_text, read_rows
 
 _SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _PACKED = (".gz", ".xz")
-
-
-def expand(place: str | Path, setting: str = "file") -> Path:
-    """A path with its environment variables ($NAME) and `~` filled in.
-
-    Raises:
-        DataError: a variable is not set.
-    """
-    found = os.path.expandvars(str(place))
-    if "$" in found:
-        raise DataError(f"{setting}: '{place}' uses an environment variable that is not set; set it or write the path")
-    return Path(found).expanduser()
 
 
 def place_of(spec: TaskSpec) -> str:

@@ -1,4 +1,4 @@
-"""Agreement: how far a judge says the same when the two answers change places."""
+"""Reliability: how far a judge says the same when the two answers change places."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from aligner.evaluate.agreement import kappa_of
 from aligner.evaluate.tasks import ALL
 
 _WINNERS = ("candidate", "baseline", "tie")
 
 
 @dataclass(slots=True)
-class Agreement:
+class Orders:
     """Pairs that were judged in both orders, by what each order said: (candidate shown first, baseline shown first)."""
 
     pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -43,17 +46,10 @@ class Agreement:
         return self.pairs["baseline", "candidate"]
 
     def kappa(self) -> float | None:
-        """Cohen's κ between the orders: (p_o − p_e) / (1 − p_e) with the shares of equal verdicts observed and
-        expected by chance (Cohen 1960); None without pairs, or where both orders always say one and the same."""
-        if not self.n:
-            return None
-        observed = 1 - self.flipped / self.n
-        rows, columns = Counter[str](), Counter[str]()
-        for (one, two), count in self.pairs.items():
-            rows[one] += count
-            columns[two] += count
-        expected = sum(rows[w] * columns[w] for w in _WINNERS) / self.n**2
-        return (observed - expected) / (1 - expected) if expected < 1 else None
+        """Cohen's κ between the orders; None without pairs, or where both orders always say one and the same."""
+        table = np.array([[[self.pairs[one, two] for two in _WINNERS] for one in _WINNERS]], np.float64)
+        kappa = float(kappa_of(table)[0])
+        return None if np.isnan(kappa) else kappa
 
     def values(self) -> dict[str, Any]:
         kappa = self.kappa()
@@ -71,13 +67,13 @@ class Reliability:
     """The agreement of a judge with itself, by task and dimension, collected row by row."""
 
     def __init__(self) -> None:
-        self._cells: dict[tuple[str, str], Agreement] = {}
+        self._cells: dict[tuple[str, str], Orders] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Count one row of a verdict file."""
         for dimension, orders in (row.get("orders") or {}).items():
             for task in (row["task"], ALL):
-                self._cells.setdefault((task, dimension), Agreement()).add(orders)
+                self._cells.setdefault((task, dimension), Orders()).add(orders)
 
     def rows(self) -> list[dict[str, Any]]:
         """One for each task and dimension, and for each dimension over "all" tasks; none of a judge asked in one

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aligner.config import nearest
+from aligner.config import expand, nearest
 from aligner.errors import DataError
-from aligner.evaluate.originals import expand
 from aligner.evaluate.tasks import Item, Suite
 from aligner.rows import Row, read_rows
 from aligner.types import content_hash

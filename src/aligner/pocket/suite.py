@@ -67,9 +67,14 @@ def run(config: SuiteConfig, existing: Existing = "refuse") -> RunDir:
     def put(name: str, rows: Iterator[dict[str, Any]]) -> None:
         path = run_dir.path / name
         path.parent.mkdir(exist_ok=True)
-        lines = [dumps(row) for row in rows]
-        counts[name] = len(lines)
-        write_atomic(path, "\n".join(lines) + "\n")
+        counts[name] = 0
+
+        def lines() -> Iterator[str]:
+            for row in rows:
+                counts[name] += 1
+                yield dumps(row) + "\n"
+
+        write_atomic(path, lines())
 
     put("world.jsonl", world_rows(tasks, config.texts, config.seed))
     put("triplets.jsonl", triplets(tasks, config.triplets, config.seed))

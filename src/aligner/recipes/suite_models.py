@@ -30,7 +30,7 @@ CACHE = Path("runs/.cache")
 QUICK: Mapping[str, Mapping[str, Any]] = {
     "suite": {"triplets": 8_000, "texts": 10_000, "upstream_rows": 2_000},
 }
-_SPEED = {"S": 1.0, "M": 2.2, "L": 4.5}
+_SPEED = {"S": 1.0, "M": 2.2, "L": 3.5}
 
 
 def settings(name: str) -> dict[str, Any]:

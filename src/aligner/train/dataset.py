@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from aligner.config import expand
 from aligner.errors import DataError, PromptError
 from aligner.prompts import PromptFormat
 from aligner.rows import read_rows, storage_errors
@@ -66,12 +66,7 @@ def data_files(patterns: tuple[str, ...], setting: str = "data") -> list[Path]:
     """
     found: list[Path] = []
     for pattern in patterns:
-        place = os.path.expanduser(os.path.expandvars(pattern))  # noqa: PTH111 - patterns, not yet paths
-        if "$" in place:
-            raise DataError(
-                f"{setting}: '{pattern}' uses an environment variable that is not set; set it or write the path"
-            )
-        files = sorted(glob(place, recursive=True))  # noqa: PTH207 - absolute patterns too
+        files = sorted(glob(str(expand(pattern, setting)), recursive=True))  # noqa: PTH207 - absolute patterns too
         if not files:
             raise DataError(f"{setting}: '{pattern}' names no file; check the path")
         found += [Path(f) for f in files]
