@@ -169,12 +169,11 @@ def test_model_from_scratch(codec, architecture) -> None:
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
-def test_a_new_model_is_ready_to_copy(codec, kv_heads) -> None:
+def test_attention_of_a_new_model_passes_on_what_it_attends_to(codec, kv_heads) -> None:
     """Attention to one token adds a quarter of that token's own embedding, and little of any other direction."""
-    config = Scratch(layers=2, hidden=64, heads=4, kv_heads=kv_heads)
+    config = Scratch(layers=3, hidden=64, heads=4, kv_heads=kv_heads)
     model = build_model(config, codec.tokenizer, 64, seed=0)
-    assert model.get_input_embeddings().weight.std().item() == pytest.approx(64**-0.5, rel=0.05)
-    for layer in model.model.layers:
+    for layer in model.model.layers[1:]:
         value, output = layer.self_attn.v_proj.weight, layer.self_attn.o_proj.weight
         each = value.view(kv_heads, 16, 64).repeat_interleave(4 // kv_heads, dim=0).flatten(0, 1)
         passed = output @ each
@@ -182,6 +181,32 @@ def test_a_new_model_is_ready_to_copy(codec, kv_heads) -> None:
         assert passed.diagonal().mean().item() == pytest.approx(0.25 * kv_heads / 4, abs=0.03)
         others = passed - torch.diag(passed.diagonal())
         assert others.abs().mean().item() < 0.05
+
+
+@pytest.mark.parametrize(("architecture", "kv_heads"), [("llama", 4), ("qwen2", 4), ("llama", 2)])
+def test_a_new_model_finds_where_what_it_says_was_said_before(codec, architecture, kv_heads) -> None:
+    """Tokens in random order, then something else, then the first ones again: nothing of it was ever learned."""
+    config = Scratch(architecture=architecture, layers=2, hidden=192, heads=4, kv_heads=kv_heads)
+    model = build_model(config, codec.tokenizer, 128, seed=0).eval()
+    model.set_attn_implementation("eager")
+    random = torch.Generator().manual_seed(0)
+    said = torch.randint(5, len(codec.tokenizer), (16, 40), generator=random)
+    other = torch.randint(5, len(codec.tokenizer), (16, 10), generator=random)
+    with torch.no_grad():
+        first, second = model(torch.cat([said, other, said], dim=1), output_attentions=True).attentions
+    back = min(3, kv_heads)
+    for k in range(back):
+        head = k * 4 // kv_heads
+        assert first[:, head].diagonal(-(k + 1), 1, 2)[:, 8:].mean().item() > 0.6
+    # 40 + 10 tokens ago the same was said, and one after that comes what follows.
+    follows = second.diagonal(-49, 2, 3)[:, :, 5:].mean().item()
+    assert follows > 6 * (1 / 70)
+
+
+@pytest.mark.parametrize("shape", [{"layers": 1, "heads": 4}, {"layers": 2, "heads": 1}, {"layers": 2, "heads": 2}])
+def test_new_models_of_any_shape_have_numbers_for_weights(codec, shape) -> None:
+    model = build_model(Scratch(hidden=16, **shape), codec.tokenizer, 64, seed=0)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
 def test_held_out_loss_is_the_objective_per_token_and_source(codec, prompt) -> None:

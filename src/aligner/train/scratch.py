@@ -9,8 +9,8 @@ import torch
 
 from aligner.errors import DataError
 from aligner.train.config import Scratch
+from aligner.train.copying import ready_to_copy
 
-_COPY = 0.5  # how much of the identity values and outputs make together: its square
 _PAD, _END = "<|pad|>", "<|end|>"
 _ROLES = {role: f"<|{role}|>" for role in ("system", "user", "assistant")}
 _TEMPLATE = (
@@ -82,25 +82,5 @@ def build_model(config: Scratch, tokenizer: Any, context: int, seed: int) -> Any
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(model_config, attn_implementation="sdpa")
-        _ready_to_copy(model)
+        ready_to_copy(model)
     return model
-
-
-def _ready_to_copy(model: Any) -> None:
-    """Start with attention that passes on what it attends to: values and outputs nearly inverse, tokens far apart.
-
-    A corrector copies most of an answer, and with the usual small random weights a small model spends hundreds of steps
-    on learning the identity (Trockman and Kolter, Mimetic Initialization of Self-Attention Layers, 2023).
-    """
-    config = model.config
-    with torch.no_grad():
-        model.get_input_embeddings().weight.normal_(0, config.hidden_size**-0.5)
-        for layer in model.model.layers:
-            value, output = layer.self_attn.v_proj.weight, layer.self_attn.o_proj.weight
-            turn, _ = torch.linalg.qr(torch.randn(config.hidden_size, config.hidden_size))
-            turn = turn[: value.shape[0]]
-            head = value.shape[0] // config.num_key_value_heads
-            shared = config.num_attention_heads // config.num_key_value_heads
-            back = turn.view(-1, head, config.hidden_size).repeat_interleave(shared, dim=0).flatten(0, 1) / shared
-            value.add_(turn, alpha=_COPY)
-            output.add_(back.T, alpha=_COPY)

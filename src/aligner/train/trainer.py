@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
 from aligner.train.order import LengthBuckets
 
-_SHORT = 160  # tokens up to which attention written out is quicker on a CPU than its fused kernel in bf16
+_SHORT = 320  # tokens up to which attention written out is quicker on a CPU than its fused kernel in bf16
 
 
 def trainer_class() -> Any:
@@ -41,7 +41,7 @@ def trainer_class() -> Any:
             head = self.accelerator.unwrap_model(model).get_output_embeddings()
             hook = head.register_forward_pre_hook(lambda _, hidden: (hidden[0][rows, columns][None],))
             try:
-                with _attention(inputs["input_ids"].shape[1], self.args):
+                with _attention(self.accelerator.unwrap_model(model).config, inputs["input_ids"].shape[1], self.args):
                     output = model(
                         input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
                     )
@@ -60,8 +60,14 @@ def trainer_class() -> Any:
     return RowTrainer
 
 
-def _attention(width: int, arguments: Any) -> AbstractContextManager[Any]:
-    # The fused kernel's backward pass is slow in bf16; written out, short rows are even computed in fp32. Not with
-    # activations that are computed twice: the second time is out of this context's reach and must do the same.
-    slow = arguments.bf16 and width <= _SHORT and not arguments.activation_checkpointing
-    return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
+@contextmanager
+def _attention(config: Any, width: int, arguments: Any) -> Iterator[None]:
+    # The fused kernel's backward pass takes two to four times as long in bf16 on short rows. Not with activations that
+    # are computed twice: the second time is out of this context's reach and must do the same.
+    before = config._attn_implementation
+    if before == "sdpa" and arguments.bf16 and width <= _SHORT and not arguments.activation_checkpointing:
+        config._attn_implementation = "eager"
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
