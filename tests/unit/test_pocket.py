@@ -14,7 +14,7 @@ from aligner.generate.collect import collect
 from aligner.pocket.claims import Claim, Language
 from aligner.pocket.faults import FAULTS, text_of
 from aligner.pocket.grammar import Phrases, sentences
-from aligner.pocket.suite import SuiteConfig, questions, run, triplets
+from aligner.pocket.suite import SuiteConfig, questions, run, triplets, upstream_rows
 from aligner.pocket.tasks import DIMENSIONS, TASKS, Question, Tasks, with_earlier_turn
 from aligner.pocket.text import world_rows
 from aligner.pocket.upstreams import Answerer, ScriptedUpstream, profiles
@@ -149,6 +149,13 @@ def test_a_tenth_of_the_world_text_are_instructions_on_training_questions() -> N
     said = Counter(r["completion"] for r in instructions if "Critique: " not in r["prompt"])
     assert set(said) == {"Yes.", "No."}
     assert 0.3 < said["No."] / said.total() < 0.7
+
+
+def test_a_tenth_of_what_an_upstream_learns_are_instructions() -> None:
+    rows = list(upstream_rows(oracle().tasks, profiles()["crow"], 2000, 0))
+    instructions = [r for r in rows if str(r["prompt"]).startswith("Question: ")]
+    assert len(instructions) / len(rows) == pytest.approx(0.1, abs=0.02)
+    assert {"Yes.", "No."} < {r["completion"] for r in instructions}
 
 
 def test_a_quarter_of_the_world_text_is_said_again() -> None:

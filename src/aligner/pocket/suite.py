@@ -12,10 +12,10 @@ from pydantic import Field
 from aligner.config import Config
 from aligner.errors import DataError
 from aligner.pocket.claims import Language
-from aligner.pocket.faults import text_of
+from aligner.pocket.faults import Faults, text_of
 from aligner.pocket.tasks import TASKS, Question, Split, TaskName, Tasks, with_earlier_turn
 from aligner.pocket.teacher import Teacher
-from aligner.pocket.text import world_rows
+from aligner.pocket.text import INSTRUCTIONS, instruction, world_rows
 from aligner.pocket.upstreams import TRIPLET_WAYS, Answerer, Profile, profiles
 from aligner.pocket.world import World, words
 from aligner.rows import dumps, write_atomic
@@ -136,10 +136,17 @@ def questions(tasks: Tasks, task: TaskName, rows: int) -> Iterator[dict[str, Any
 
 
 def upstream_rows(tasks: Tasks, profile: Profile, rows: int, seed: int) -> Iterator[dict[str, Any]]:
-    """What an upstream learns: training and held-out kinds of questions, but no test question, with its own faults."""
+    """What an upstream learns: training and held-out kinds of questions, but no test question, with its own faults.
+
+    As many rows as in the world's text are instructions, without which it forgets how to follow them.
+    """
     random = Random(f"upstream:{tasks.world.seed}:{seed}:{profile.name}")
+    faults = Faults(tasks.language)
     known, every = Answerer(tasks, profile), Answerer(tasks, profile, talk=1.0, ways=None)
     for _ in range(rows):
+        if random.random() < INSTRUCTIONS:
+            yield instruction(tasks, faults, random)
+            continue
         task = random.choice(TASKS)
         split: Split = random.choices(_TAUGHT, _TAUGHT_SHARES)[0]
         question = tasks.draw(task, random, "train" if task == "sums" else split, taught=True)

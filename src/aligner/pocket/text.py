@@ -66,7 +66,7 @@ def world_rows(tasks: Tasks, rows: int, seed: int) -> Iterator[dict[str, Any]]:
     for _ in range(rows):
         kind = random.random()
         if kind < INSTRUCTIONS:
-            yield _instruction(tasks, faults, random)
+            yield instruction(tasks, faults, random)
         elif kind < INSTRUCTIONS + READ_BACK:
             yield _read_back(tasks, faults, random)
         elif random.random() < 0.4:
@@ -129,7 +129,8 @@ def _note(tasks: Tasks, faults: Faults, random: Random) -> str:
     return ", ".join(listed) + "."
 
 
-def _instruction(tasks: Tasks, faults: Faults, random: Random) -> dict[str, Any]:
+def instruction(tasks: Tasks, faults: Faults, random: Random) -> dict[str, Any]:
+    """A row of instruction: an answer judged by a principle, or written again by a critique."""
     question = tasks.draw(random.choice([t for t in TASKS if t != "sums"]), random, "train")
     good = faultless(question, tasks.language, random)
     fault: Fault = random.choice(FAULTS)

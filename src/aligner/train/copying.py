@@ -121,4 +121,5 @@ def _rows(index: int, head: int) -> slice:
 
 def _orthonormal(rows: int, columns: int) -> Matrix:
     """Random orthonormal rows."""
-    return torch.linalg.qr(torch.randn(columns, rows))[0].T
+    columns_apart: Tensor = torch.linalg.qr(torch.randn(columns, rows)).Q
+    return columns_apart.T
