@@ -122,8 +122,11 @@ def test_a_window_is_two_calls_and_no_more_is_read() -> None:
 @pytest.mark.parametrize(("by", "critique"), [("all", "No, cold.\n\nNo, wrong."), ("first", "No, cold.")])
 def test_all_principles_and_one_revision(by, critique) -> None:
     model = Model(
-        ("kind?", "No, cold."), ("safe?", "Yes."), ("true?", "No, wrong."), ("again", lambda t: t.removeprefix("again kind: q | a | ")),
-    )  # fmt: skip
+        ("kind?", "No, cold."),
+        ("safe?", "Yes."),
+        ("true?", "No, wrong."),
+        ("again", lambda text: text.removeprefix("again kind: q | a | ")),
+    )
     (found,) = revised(model, method("kind", "safe", "true", revise_by=by), [("q", "a")])
     assert found.text == critique
     assert list(found.critiques) == ["kind", "safe", "true"]
