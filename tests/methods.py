@@ -15,7 +15,10 @@ def critique(corrector: str, upstream: str, accuracy: float | None, at_chance: b
     if accuracy is not None:
         bounds = {"low": accuracy - 0.11, "high": accuracy + 0.09}
     key = {"corrector": corrector, "upstream": upstream, "principle": "all", "dimension": None}
-    return {**key, "accuracy": accuracy, **bounds, "at_chance": at_chance}
+    counts = {"faultless_passed": 10, "faultless_failed": 5, "faulty_passed": 3, "faulty_failed": 12, "unread": 0}
+    if accuracy is None:
+        counts = {**dict.fromkeys(counts, 0), "faulty_failed": 4, "unread": 1196}
+    return {**key, "accuracy": accuracy, **bounds, "at_chance": at_chance, **counts}
 
 
 RESULT: dict[str, Any] = {

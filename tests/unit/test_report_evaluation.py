@@ -422,7 +422,8 @@ def a_cost(corrector: str | None, **each: float | None) -> dict[str, Any]:
 def test_methods_costs_and_critics(tmp_path: Path) -> None:
     def critic(corrector: str, upstream: str, accuracy: float, at_chance: bool | None) -> dict[str, Any]:
         return {"corrector": corrector, "upstream": upstream, "principle": "all", "accuracy": accuracy,
-                "low": accuracy - 0.1, "high": accuracy + 0.1, "at_chance": at_chance}  # fmt: skip
+                "low": accuracy - 0.1, "high": accuracy + 0.1, "at_chance": at_chance,
+                "faulty_failed": 20, "faultless_passed": 10, "unread": 0 if at_chance else 1}  # fmt: skip
 
     result = a_result(
         correctors=["S", {"name": "L", "method": "cai"}],
@@ -441,7 +442,7 @@ def test_methods_costs_and_critics(tmp_path: Path) -> None:
     assert small == ["S", usual, usual, usual, "–", "–", "–", "–"]
     assert large[1:] == ["+22.2[+4.5, +20.2]", usual, usual, "5.0 %", "80.0", "9.0", "1.500"]
     assert grid(page, "Critiques")[1:] == [
-        ["L"], ["api-large", "0.75[0.65, 0.85]"], ["open-base", "0.50[0.40, 0.60]at chance"],
+        ["L"], ["api-large", "0.75[0.65, 0.85]1 of 31 unread"], ["open-base", "0.50[0.40, 0.60]at chance"],
     ]  # fmt: skip
     blind = "The critiques by L are at chance on open-base (0.50 [0.40, 0.60]): there the comparison with L is not"
     assert f"{blind} meaningful." in page.text()

@@ -24,11 +24,16 @@ def test_lines() -> None:
 def test_critics() -> None:
     assert critics(RESULT, "result.json") == {
         "CAI": [
-            Critic(upstream="crow", accuracy="0.71", interval="[0.60, 0.80]", at_chance=False),
-            Critic(upstream="dove", accuracy="0.50", interval="[0.39, 0.59]", at_chance=True),
+            Critic(upstream=name, accuracy=accuracy, interval=bounds, at_chance=at_chance, unread="0", asked="30")
+            for name, accuracy, bounds, at_chance in (
+                ("crow", "0.71", "[0.60, 0.80]", False), ("dove", "0.50", "[0.39, 0.59]", True),
+            )
         ],
-        "self": [Critic(upstream=name, accuracy="–", interval="", at_chance=None) for name in ("crow", "dove")],
-    }
+        "self": [
+            Critic(upstream=name, accuracy="–", interval="", at_chance=None, unread="1,196", asked="1,200")
+            for name in ("crow", "dove")
+        ],
+    }  # fmt: skip
     assert [c.note for of in critics(RESULT, "").values() for c in of] == ["", "at chance", *["cannot be said"] * 2]
 
 
@@ -38,7 +43,11 @@ def test_what_critics_mean_for_the_comparison() -> None:
         "The critiques by CAI are at chance on dove (0.50 [0.39, 0.59]): there the comparison with CAI is not "
         "meaningful."
     )
-    assert unsure.startswith("Whether the critiques by self are better than chance cannot be said on crow and dove:")
+    assert unsure == (
+        "Whether the critiques by self are better than chance cannot be said on crow (1,196 of 1,200 unread) and dove "
+        "(1,196 of 1,200 unread): too few of the faulty answers, or of the others, have one that says whether they "
+        "pass. Nothing follows from the comparison with self there."
+    )
     (silent,) = critique_notes(RESULT | {"critiques": []}, "result.json")
     assert silent == "How good the critiques by CAI and self are is not known: the judge counts no faults."
     assert critique_notes({"correctors": ["M"]}, "result.json") == []

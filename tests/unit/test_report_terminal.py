@@ -128,6 +128,7 @@ def test_methods_side_by_side() -> None:
     assert [line.split()[1:] for line in said.splitlines() if line.split()[:1] == ["dove"]] == [["0.50", "–"]]
     assert "at chance" in said
     assert "cannot be said" in said
+    assert said.count("1,196 of 1,200 unread") == 2
 
 
 def test_without_a_method_there_is_only_the_main_table() -> None:

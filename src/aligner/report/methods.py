@@ -11,6 +11,7 @@ from aligner.report.fields import items, mapping, number, objects, text, wrong
 from aligner.report.table import ALL, Cell, ScoreTable
 
 NOTHING = "nothing"
+_KINDS = ("faultless", "faulty")
 SELF_JUDGED = "self-judged"
 
 
@@ -31,16 +32,26 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Critic:
-    """How well one upstream tells its faulty answers by one method; `at_chance` is None where that cannot be said."""
+    """How well one upstream tells its faulty answers by one method; `at_chance` is None where that cannot be said.
+
+    Of `asked` critiques `unread` did not say whether the answer passes.
+    """
 
     upstream: str
     accuracy: str
     interval: str
     at_chance: bool | None
+    unread: str
+    asked: str
 
     @property
     def note(self) -> str:
         return "cannot be said" if self.at_chance is None else "at chance" if self.at_chance else ""
+
+    @property
+    def silence(self) -> str:
+        """How many said nothing; empty where all did."""
+        return "" if self.unread in ("0", wording.ABSENT) else f"{self.unread} of {self.asked} unread"
 
 
 def method_lines(table: ScoreTable, values: Mapping[str, Any], where: str) -> list[Line]:
@@ -90,11 +101,15 @@ def critics(values: Mapping[str, Any], where: str) -> dict[str, list[Critic]]:
         if at_chance is not None and not isinstance(at_chance, bool):
             raise wrong(where, "at_chance", at_chance, "true, false or null")
         low, high = number(row, "low", where), number(row, "high", where)
+        unread = number(row, "unread", where)
+        read = [number(row, f"{kind}_{said}", where) or 0.0 for kind in _KINDS for said in ("passed", "failed")]
         critic = Critic(
             upstream=text(row, "upstream", where) or "",
             accuracy=wording.decimal(number(row, "accuracy", where), 2),
             interval="" if low is None or high is None else f"[{low:.2f}, {high:.2f}]",
             at_chance=at_chance,
+            unread=wording.count(unread),
+            asked=wording.count((unread or 0.0) + sum(read)),
         )
         found.setdefault(text(row, "corrector", where) or "", []).append(critic)
     return found
@@ -115,13 +130,19 @@ def critique_notes(values: Mapping[str, Any], where: str) -> list[str]:
                 f"The critiques by {method} are at chance on {wording.listing(blind)}: there the comparison with "
                 f"{method} is not meaningful."
             )
-        if unsure := [wording.name(c.upstream) for c in of if c.at_chance is None]:
+        if unsure := [_unsure(c) for c in of if c.at_chance is None]:
             lines.append(
-                f"Whether the critiques by {method} are better than chance cannot be said on "
-                f"{wording.listing(unsure)}: too few answers of one kind, or the critiques do not say who passes."
+                f"Whether the critiques by {method} are better than chance cannot be said on {wording.listing(unsure)}"
+                f": too few of the faulty answers, or of the others, have one that says whether they pass. Nothing "
+                f"follows from the comparison with {method} there."
             )
     models = [c for c in items(values, "correctors", where) if isinstance(c, dict)]
     if silent := [name for c in models if c.get("method") and (name := text(c, "name", where) or "") not in known]:
         shown = wording.listing([wording.name(name) for name in silent])
         lines.append(f"How good the critiques by {shown} are is not known: the judge counts no faults.")
     return lines
+
+
+def _unsure(critic: Critic) -> str:
+    silence = f" ({critic.silence})" if critic.silence else ""
+    return f"{wording.name(critic.upstream)}{silence}"

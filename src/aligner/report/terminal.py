@@ -154,7 +154,7 @@ def _critic(critic: Critic | None) -> Text:
     if critic is None:
         return Text(wording.ABSENT)
     found = Text(critic.accuracy, style="red" if critic.at_chance else "")
-    for more in (critic.interval, critic.note):
+    for more in (critic.interval, critic.note, critic.silence):
         if more:
             found.append(f"\n{more}", style="dim")
     return found
