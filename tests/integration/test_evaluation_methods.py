@@ -147,6 +147,18 @@ def test_equal_answers_of_two_upstreams_are_revised_by_each(tmp_path) -> None:
     ]  # fmt: skip
 
 
+def test_principles_are_drawn_by_the_run_s_seed(tmp_path) -> None:
+    principles = [METHOD["principles"][0] | {"name": f"p{i}", "dimension": "helpful"} for i in range(5)]  # type: ignore[index]
+    several = METHOD | {"draw": "one", "principles": principles}
+    out = run(config_of(tmp_path, method=several, seed=7), judge=counting(), upstreams={"up": Upstream()}).path
+    rows = rows_in(out / "corrections" / "M" / "up.jsonl")
+    for row in rows:
+        question = f"question {row['id'].removeprefix('q')}?"
+        (drawn,) = Method.from_dict(several).drawn(question, answer_of(question), 7)
+        assert list(row["critiques"]) == [drawn.name]
+    assert len({name for row in rows for name in row["critiques"]}) > 2
+
+
 @pytest.mark.parametrize("stop", [25, 45])
 def test_an_interrupted_run_asks_for_the_rest(tmp_path, stop) -> None:
     straight = run(config_of(tmp_path), judge=counting(), upstreams={"up": Upstream()}).path
