@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -32,7 +33,7 @@ Alignment by learning to correct: train a small model once, stack it on any LLM.
                                                     correct the answers of a file
   aligner eval CONFIG.yaml [--setting value …]      win rates with and without correctors
   aligner data check FILE …                         what is in files of triplets
-  aligner reproduce table1 [--quick]                the paper's results, at pocket size
+  aligner reproduce table1|table2 [--quick]         the paper's results, at pocket size
   aligner report DIR                                one self-contained page of a run
 
   aligner VERB --help                               a verb's settings
@@ -75,13 +76,14 @@ def _dispatch(arguments: list[str]) -> int:
             return 0
         verb = f"{verb} {arguments.pop(0)}"
     verbs: dict[str, Callable[[list[str]], int]] = {
-        "demo": _recipe("run", "demo"),
+        "demo": _recipe("demo.DemoConfig", "run", "demo"),
         "train": _train,
         "correct": _correct,
         "eval": _eval,
         "data check": _data_check,
         "report": _report,
-        "reproduce table1": _recipe("table1", "reproduce table1"),
+        "reproduce table1": _recipe("demo.DemoConfig", "table1", "reproduce table1"),
+        "reproduce table2": _recipe("baselines.BaselinesConfig", "table2", "reproduce table2"),
     }
     if verb not in verbs:
         from aligner.config import nearest
@@ -91,17 +93,18 @@ def _dispatch(arguments: list[str]) -> int:
     return verbs[verb](arguments)
 
 
-def _recipe(name: str, verb: str) -> Callable[[list[str]], int]:
-    """The verb that runs a function of recipes/demo.py."""
+def _recipe(settings: str, name: str, verb: str) -> Callable[[list[str]], int]:
+    """The verb that runs a function of a module of recipes/ with the settings defined there."""
 
     def run(arguments: list[str]) -> int:
-        from aligner.recipes import demo
-
-        if _helped(demo.DemoConfig, f"{verb} [--quick] [--resume | --overwrite]", arguments):
+        place, _, config_name = settings.partition(".")
+        module = import_module(f"aligner.recipes.{place}")
+        config_class = getattr(module, config_name)
+        if _helped(config_class, f"{verb} [--quick] [--resume | --overwrite]", arguments):
             return 0
         existing = _existing(arguments)
-        config = _configured(demo.DemoConfig, arguments, f"aligner {verb}")
-        return _shown(getattr(demo, name)(config, existing))
+        config = _configured(config_class, arguments, f"aligner {verb}")
+        return _shown(getattr(module, name)(config, existing))
 
     return run
 
@@ -184,25 +187,15 @@ def _print_eval(run_dir: RunDir) -> None:
 
     from rich.console import Console
 
-    from aligner.report.table import terminal_table
+    from aligner.report import terminal
 
     result = run_dir.result() or {}
     table = json.loads((run_dir.path / "table.json").read_text(encoding="utf-8"))
     console = Console(width=None if sys.stdout.isatty() else 160)
-    for grid in terminal_table(table, result["upstreams"]):
+    for grid in terminal.grids(table, result):
         console.print(grid)
-    if result["unscored"]:
-        failed = f"{result['failed']:,} answers, corrections or verdicts failed"
-        failed += f"; the judge's first: {result['first_reason']}" if result.get("first_reason") else ""
-        _tell(
-            f"aligner: {result['unscored']:,} verdicts are unscored ({failed}); they are counted apart, never as ties"
-        )
-    for row in result.get("reliability", ()):
-        if row["task"] == "all" and row["flipped"]:
-            _tell(f"aligner: on '{row['dimension']}' the judge's verdict flips with the order of the answers in "
-                  f"{row['flipped']:,} of {row['pairs']:,} pairs; those are ties")  # fmt: skip
-    for name in result["self_judged"]:
-        _tell(f"aligner: the judge had a part in making '{name}', so its win rates are self-judged")
+    for note in terminal.notes(result):
+        _tell(f"aligner: {note}")
 
 
 def _data_check(arguments: list[str]) -> int:

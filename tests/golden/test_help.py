@@ -18,6 +18,7 @@ VERBS = {
     "data_check": ["data", "check"],
     "demo": ["demo"],
     "reproduce_table1": ["reproduce", "table1"],
+    "reproduce_table2": ["reproduce", "table2"],
     "report": ["report"],
 }
 

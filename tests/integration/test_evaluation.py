@@ -71,6 +71,8 @@ def contents(out: Path) -> dict[str, Any]:
             assert len({(row["task"], row["id"]) for row in rows}) == len(rows), "no row stands twice"
             found[str(path.relative_to(out))] = rows
     result = json.loads((out / "result.json").read_text())
+    for row in result["costs"]:
+        del row["seconds"], row["seconds_each"]
     return found | {k: v for k, v in result.items() if k != "seconds"}
 
 

@@ -54,6 +54,7 @@ def test_an_upstream_behind_an_address_and_batches(tmp_path) -> None:
         ({"upstreams": [{"name": "u", "url": "http://x", "served_model": "m", "timeout": 0}]}, "timeout'"),
         ({"correctors": [{"name": "c"}]}, "give either 'aligner'"),
         ({"correctors": [{"name": "c", "aligner": "x", "corrections": "y"}]}, "give either 'aligner'"),
+        ({"correctors": [{"name": "c", "aligner": "x", "method": "cai"}]}, "no two of them"),
         ({"tasks": []}, "'tasks'"),
         ({"tasks": [{"name": "t", "file": "f", "dimensions": []}]}, "'tasks.0.dimensions'"),
         ({"tasks": [{"name": "t", "file": "f", "dimensions": ["a", "a"]}]}, "no two the same"),

@@ -76,10 +76,15 @@ def test_result(out) -> None:
     ]
     assert result["tasks"][1]["dimensions"] == ["helpful", "harmless"]
     assert result["correctors"][0] == {
-        "name": "c", "aligner": None, "corrections": "corrections.jsonl", "parameters": None, "lineage": [],
+        "name": "c", "aligner": None, "corrections": "corrections.jsonl", "method": None, "parameters": None,
+        "lineage": [],
     }  # fmt: skip
     assert set(result["seconds"]) == {"answers", "corrections", "judging"}
     assert result["judge"]["name"] == "scripted"
+    costs = {(c["corrector"], c["upstream"]): c for c in result["costs"]}
+    assert list(costs) == [(None, "a"), (None, "b"), (None, "all"), ("c", "a"), ("c", "b"), ("c", "all")]
+    assert costs["c", "all"]["answers"] == 16
+    assert costs["c", "all"]["prompt_tokens"] is None, "what stored texts took is not known"
 
 
 def test_verdict_rows(out) -> None:

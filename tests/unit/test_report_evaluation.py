@@ -405,6 +405,67 @@ def test_a_self_judged_omega_is_left_out_of_the_headline(tmp_path: Path) -> None
     assert grid(page, "ω in per cent, by task and dimension", 1)[-3][1] == "+12.3[+4.5, +20.2]"
 
 
+def test_self_judged_tables_are_marked(tmp_path: Path) -> None:
+    page = rendered(a_run(tmp_path / "run", a_result(self_judged=["L"]), scores()))
+    assert [e["text"] for e in page.all("h3") if e["attrs"].get("id", "").startswith("corrector-")] == [
+        "S", "L self-judged",
+    ]  # fmt: skip
+    assert [r[0] for r in grid(page, "ω in per cent by corrector and split")[2:]] == [
+        "S", "seen", "entity", "L self-judged", "seen", "entity",
+    ]  # fmt: skip
+
+
+def a_cost(corrector: str | None, **each: float | None) -> dict[str, Any]:
+    return {"corrector": corrector, "upstream": "all", **each}
+
+
+def test_methods_costs_and_critics(tmp_path: Path) -> None:
+    def critic(corrector: str, upstream: str, accuracy: float, at_chance: bool | None) -> dict[str, Any]:
+        return {"corrector": corrector, "upstream": upstream, "principle": "all", "accuracy": accuracy,
+                "low": accuracy - 0.1, "high": accuracy + 0.1, "at_chance": at_chance,
+                "faulty_failed": 20, "faultless_passed": 10, "unread": 0 if at_chance else 1}  # fmt: skip
+
+    result = a_result(
+        correctors=["S", {"name": "L", "method": "cai"}],
+        costs=[
+            a_cost(None, prompt_tokens_each=12.0, completion_tokens_each=30.5, seconds_each=0.25), a_cost("S"),
+            a_cost("L", prompt_tokens_each=80.04, completion_tokens_each=9.0, seconds_each=1.5),
+        ],
+        critiques=[critic("L", "api-large", 0.75, False), critic("L", "open-base", 0.5, True)],
+    )  # fmt: skip
+    page = rendered(a_run(tmp_path / "run", result, scores()))
+    head, below, nothing, small, large = grid(page, "ω in per cent, mean over upstreams and tasks, and what")
+    assert head == ["Method", "ω", "Made worse", "Tokens an answer", "Seconds an answer"]
+    assert below == ["helpful", "harmless", "honest", "read", "written"]
+    assert nothing == ["nothing", "0.0", "0.0", "0.0", "0.0 %", "12.0", "30.5", "0.250"]
+    usual = "+12.3[+4.5, +20.2]"
+    assert small == ["S", usual, usual, usual, "–", "–", "–", "–"]
+    assert large[1:] == ["+22.2[+4.5, +20.2]", usual, usual, "5.0 %", "80.0", "9.0", "1.500"]
+    assert grid(page, "Critiques")[1:] == [
+        ["L"], ["api-large", "0.75[0.65, 0.85]1 of 31 unread"], ["open-base", "0.50[0.40, 0.60]at chance"],
+    ]  # fmt: skip
+    blind = "The critiques by L are at chance on open-base (0.50 [0.40, 0.60]): there the comparison with L is not"
+    assert f"{blind} meaningful." in page.text()
+    assert grid(page, "Correctors")[1:] == [["S", "–", "–"], ["L", "–", "cai"]]
+    assert "Methods and cost" in [e["text"] for e in page.all("h2")]
+    assert_self_contained(page)
+
+
+def test_reliability_of_the_judge(tmp_path: Path) -> None:
+    rows = [
+        {"task": "facts", "dimension": "honest", "pairs": 40, "flipped": 10, "flip_rate": 0.25, "kappa": 0.51,
+         "first_wins": 8, "second_wins": 2},
+        {"task": "all", "dimension": "honest", "pairs": 40, "flipped": 0, "flip_rate": 0.0, "kappa": None,
+         "first_wins": 0, "second_wins": 0},
+    ]  # fmt: skip
+    page = rendered(a_run(tmp_path / "run", a_result(reliability=rows), scores()))
+    assert grid(page, "Verdicts in both orders")[1:] == [
+        ["facts", "honest", "40", "25.0 %", "0.51", "8", "2"], ["All tasks", "honest", "40", "0.0 %", "–", "0", "0"],
+    ]  # fmt: skip
+    assert "Reliability of the judge" in [e["text"] for e in page.all("h2")]
+    assert_self_contained(page)
+
+
 def test_each_corrector_has_its_own_ancestors(tmp_path: Path) -> None:
     def ancestor(name: str) -> dict[str, str]:
         return {"role": "data", "name": name, "hash": "cd" * 32}
@@ -533,6 +594,8 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
         tasks=[{"name": t, "dimensions": [t], "splits": {t: 1}} for t in HOSTILE],
         seconds=dict.fromkeys(HOSTILE, 1), regressions=dict.fromkeys(HOSTILE),
         lineage={t: [{"role": t, "name": t, "hash": t}] for t in HOSTILE},
+        costs=[a_cost(t) for t in HOSTILE], reliability=[{"task": t, "dimension": t} for t in HOSTILE],
+        critiques=[{"corrector": t, "upstream": t, "principle": "all", "at_chance": True} for t in HOSTILE],
     )  # fmt: skip
     samples = [{**r, "gain": g, "picked": "x"} for r in rows for g in (1, -1, None)]
     shift = {t: {"before": [[0, 0]], "after": [[1, 1]], "x": t, "y": t} for t in HOSTILE}

@@ -1,18 +1,14 @@
-"""ScoreTable: cells, means and classes of a table.json, and how a terminal shows them."""
+"""ScoreTable: cells, means and classes of a table.json."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from aligner.errors import DataError
 from aligner.report import wording
-from aligner.report.table import Cell, Score, ScoreTable, Upstream, cell, terminal_table
+from aligner.report.table import Cell, Score, ScoreTable, Upstream, cell
 
 
 def row(upstream: str = "u", task: str = "t", dimension: str = "d", split: str = "all", **more: Any) -> dict[str, Any]:
@@ -136,91 +132,3 @@ def test_classes_stand_in_order_of_first_appearance() -> None:
     assert [(g, [u.name for u in members]) for g, members in table.groups(known)] == [
         ("open", ["x", "z"]), ("API", ["y"]), ("Upstreams", ["stranger"]),
     ]  # fmt: skip
-
-
-# The terminal
-
-
-def shown(rows: list[dict[str, Any]], upstreams: list[dict[str, Any]], width: int = 160, color: bool = False) -> str:
-    out = io.StringIO()
-    console = Console(file=out, width=width, force_terminal=color, color_system="standard" if color else None)
-    for table in terminal_table(rows, upstreams):
-        console.print(table)
-    return out.getvalue()
-
-
-ROWS = [
-    row("one", "facts", "helpful", omega=12.0, low=3.0, high=21.0),
-    row("one", "facts", "honest", omega=-4.0, low=-9.0, high=2.0),
-    row("two", "facts", "helpful", omega=-14.0, low=-19.0, high=-2.0),
-    row("two", "facts", "honest", unscored=5, n=5),
-    row("all", "facts", "helpful", omega=-1.0, low=-3.0, high=1.0),
-    {**row("one", "facts", "helpful", omega=50.0), "corrector": "[bold]D[/bold]"},
-]
-UPSTREAMS = [{"name": "two", "group": "API", "seen": False}, {"name": "one", "group": "open", "seen": True}]
-
-
-def test_a_terminal_shows_the_same_cells() -> None:
-    said = shown(ROWS, UPSTREAMS)
-    first, second = said.split("[bold]D[/bold]")
-    lines = first.splitlines()
-    assert lines[0].strip() == "C"
-    at = {name: next(i for i, line in enumerate(lines) if line.strip().startswith(name)) for name in
-          ("API", "two *", "open", "one", "all upstreams")}  # fmt: skip
-    assert list(at.values()) == sorted(at.values()), "by class, the means at the foot"
-    assert "▼▼ −14.0" in lines[at["two *"]]
-    assert "unscored" in lines[at["two *"]]
-    assert "−19…−2" in lines[at["two *"] + 1]
-    assert "5 of 5" in lines[at["two *"] + 1]
-    assert "+12.0" in lines[at["one"]]
-    assert "▼ −4.0" in lines[at["one"]]
-    assert "▼ −1.0" in lines[at["all upstreams"]]
-    assert "+50.0" in second
-    assert "* not seen in training" in first
-
-
-def test_a_terminals_losses_are_red_and_bold_where_sure() -> None:
-    said = shown(ROWS, UPSTREAMS, color=True)
-    assert re.search(r"\x1b\[1;31m *▼▼ −14\.0", said)
-    assert re.search(r"\x1b\[31m *▼ −4\.0", said)
-    assert not re.search(r"\x1b\[(1;)?31m *\+12\.0", said)
-
-
-def test_names_cannot_steer_a_terminal() -> None:
-    rows = [row("up\x1b[2J\x07\n", "task\x1b]0;x\x07", "[red]d[/red]", omega=1.0)]
-    said = shown(rows, [])
-    assert "\x1b" not in said
-    assert "\x07" not in said
-    assert "[red]d[/red]" in said
-
-
-def test_eleven_upstreams_and_seven_columns_fit_a_terminal() -> None:
-    upstreams = [{"name": f"model-{i}-7b-chat", "group": f"class {i // 4}"} for i in range(11)]
-    rows = [row(u["name"], f"task{i}", "helpful", omega=-11.0, low=-20.5, high=-10.1) for u in upstreams
-            for i in range(7)]  # fmt: skip
-    said = shown(rows, upstreams, width=150)
-    assert max(map(len, said.splitlines())) <= 150
-    assert said.count("▼▼ −11.0") == 77
-    assert said.count("−20…−10") == 77
-    assert re.sub(r"\s", "", shown(rows, upstreams, width=80)).count("−11.0") == 77, (
-        "a narrow one breaks lines and loses nothing"
-    )
-
-
-def test_means_over_tasks_give_way_where_there_is_no_room() -> None:
-    def rows(n: int) -> list[dict[str, Any]]:
-        return [row("u", task, "d", omega=1.0) for task in (*(f"t{i}" for i in range(n)), "all")]
-
-    assert "all tasks" in shown(rows(7), [])
-    assert "all tasks" not in shown(rows(8), [])
-
-
-def test_an_empty_table_is_none() -> None:
-    assert terminal_table([], UPSTREAMS) == []
-
-
-def test_damaged_rows_are_named() -> None:
-    with pytest.raises(DataError, match=r"table.json, row 1: 'omega' is '1'; expected a number"):
-        terminal_table([row(omega="1")], [])
-    with pytest.raises(DataError, match=r"result.json: 'seen' is 'yes'; expected true or false"):
-        terminal_table([row()], [{"name": "u", "seen": "yes"}])

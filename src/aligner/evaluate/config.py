@@ -125,7 +125,7 @@ class UpstreamSpec(Config):
 
 
 class CorrectorSpec(Config):
-    """A corrector that is run here, or its stored corrections."""
+    """A corrector that is run here, its stored corrections, or a method by which upstreams revise their own answers."""
 
     name: Name
     aligner: str | None = None
@@ -133,13 +133,16 @@ class CorrectorSpec(Config):
     corrections: Path | None = None
     """Stored corrections: rows with id, upstream and correction, and with task where two tasks share an id; or
     AlpacaEval's outputs. With {upstream} in the path there is a file for each, and rows need no upstream."""
+    method: str | None = None
+    """Critique and revision by prompts: a method of the package (cai, self-critique) or a YAML file of one's own."""
     prompt: str | None = None
     """The prompt format of a checkpoint without aligner.json: aligner-v1, aligner-repo or chat."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.aligner is None) == (self.corrections is None):
-            raise ValueError("give either 'aligner' (it corrects now) or 'corrections' (they are stored), not both")
+        if sum(source is not None for source in (self.aligner, self.corrections, self.method)) != 1:
+            raise ValueError("give either 'aligner' (it corrects now), 'corrections' (they are stored) or 'method' "
+                             "(each upstream revises its own answers), and no two of them")  # fmt: skip
         return self
 
 
@@ -189,8 +192,9 @@ class EvalSettings(Config):
         - {name: small, model: runs/small/model, group: open, seen: true}
         - {name: api, answers: api-answers.jsonl, seen: false}
         - {name: served, url: "http://localhost:8000/v1", served_model: some-model, api_key_env: SOME_KEY}
-      correctors:                              # each has an aligner, or stored corrections
+      correctors:                              # each has an aligner, stored corrections, or a method of prompting
         - {name: mine, aligner: runs/mine}
+        - {name: CAI, method: cai}
       judge: {call: "my_judges:make_judge", arguments: {}}
     """
 

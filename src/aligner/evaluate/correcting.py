@@ -18,6 +18,9 @@ from aligner.types import Chat, Correction, content_hash
 if TYPE_CHECKING:
     from aligner.correct.aligner import Aligner
 
+# What stored corrections took is not known.
+_UNKNOWN = {"prompt_tokens": None, "completion_tokens": None}
+
 Hashes = UInt64[np.ndarray, " questions"]
 
 
@@ -33,7 +36,8 @@ def hash_answers(store: Store, size: int) -> Hashes:
 def copy_same(hashes: Hashes, store: Store, others: Iterable[tuple[Hashes, Store]]) -> int:
     """Take over the corrections of equal answers to the same questions, made for other upstreams.
 
-    A greedy corrector would write them again; one that samples draws from the question and the answer alone.
+    A greedy corrector would write them again; one that samples draws from the question and the answer alone. They cost
+    nothing, and their rows say that they are copied.
 
     Returns:
         How many were taken over.
@@ -45,7 +49,8 @@ def copy_same(hashes: Hashes, store: Store, others: Iterable[tuple[Hashes, Store
         for place in missing:
             if theirs[place] == hashes[place] and place in other:
                 row = other.get(place)
-                store.write(place, {"correction": row["correction"], "kept_because": row["kept_because"]})
+                same = {"correction": row["correction"], "kept_because": row["kept_because"]}
+                store.write(place, {**same, "prompt_tokens": 0, "completion_tokens": 0, "copied": True})
                 copied += 1
             else:
                 rest.append(place)
@@ -76,11 +81,11 @@ def take_over(texts: Iterable[tuple[int, str]], answers: Store, store: Store) ->
     lacking = set(store.missing())
     for place, text in texts:
         if place in lacking and place in answers:
-            store.write(place, {"correction": text, "kept_because": None})
+            store.write(place, {"correction": text, "kept_because": None} | _UNKNOWN)
             lacking.discard(place)
     for place in sorted(lacking):
         if place in answers:
-            store.write(place, {"correction": "", "kept_because": None}, "no correction is stored")
+            store.write(place, {"correction": "", "kept_because": None} | _UNKNOWN, "no correction is stored")
 
 
 def check_corrections(corrector: str, upstream: str, store: Store) -> None:
@@ -98,6 +103,12 @@ def check_corrections(corrector: str, upstream: str, store: Store) -> None:
 
 def _keep(store: Store, place: int, correction: Correction) -> None:
     failed = correction.kept_because in ("error", "cancelled")
-    row: dict[str, Any] = {"correction": correction.text, "kept_because": correction.kept_because}
+    usage = correction.completion.usage
+    row: dict[str, Any] = {
+        "correction": correction.text,
+        "kept_because": correction.kept_because,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+    }
     error = (correction.completion.error or f"the correction was {correction.kept_because}") if failed else None
     store.write(place, row, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from aligner.evaluate.originals import content_of
 from aligner.evaluate.questions import questions_hash
 from aligner.evaluate.stored import UPSTREAM, corrections_of, stored_answers, stored_corrections
 from aligner.evaluate.tasks import Suite, read_task
+from aligner.generate.method import load_method, shipped
 from aligner.rows import dumps, file_hash, write_atomic
 from aligner.runs import RunDir
 
@@ -28,8 +30,8 @@ def read_inputs(config: EvalConfig, live: Collection[str]) -> tuple[Suite, dict[
 
     Raises:
         DataError: a file is not what it should be.
-        ConfigError: an upstream has neither a model nor answers, one that is brought is not in the configuration, or a
-            file lies in the run's own directory.
+        ConfigError: an upstream has neither a model nor answers, one that is brought is not in the configuration, a
+            method is wrong or has to revise answers without their model, or a file lies in the run's own directory.
     """
     for name in live:
         if name not in {spec.name for spec in config.upstreams}:
@@ -60,6 +62,8 @@ def read_inputs(config: EvalConfig, live: Collection[str]) -> tuple[Suite, dict[
                     f"/{spec.name}" if UPSTREAM in str(corrector.corrections) else ""
                 )
                 hashes[key] = file_hash(corrections_of(corrector.corrections, spec.name))
+        if corrector.method is not None:
+            hashes[f"methods/{corrector.name}"] = _check_method(corrector.name, corrector.method, config, live)
     return suite, {
         "files": hashes,
         "questions": {
@@ -70,11 +74,25 @@ def read_inputs(config: EvalConfig, live: Collection[str]) -> tuple[Suite, dict[
     }
 
 
+def _check_method(corrector: str, place: str, config: EvalConfig, live: Collection[str]) -> str:
+    """SHA-256 of a method's settings, whose upstreams can all be asked."""
+    method = load_method(place)
+    for spec in config.upstreams:
+        if spec.answers is not None and spec.name not in live:
+            raise ConfigError(f"correctors, '{corrector}': by a method each upstream revises its own answers, and of "
+                              f"'{spec.name}' there are only stored ones; give its 'model' or 'url', or leave it "
+                              "out")  # fmt: skip
+    return hashlib.sha256(method.to_yaml().encode("utf-8", "backslashreplace")).hexdigest()
+
+
 def _check_apart(config: EvalConfig) -> None:
     """Refuse what lies in the run's own directory, which --overwrite would empty first."""
     given: list[Path | None] = [spec.file for spec in config.tasks]
     given += [spec.answers for spec in config.upstreams]
     given += [spec.corrections for spec in config.correctors]
+    given += [
+        Path(spec.method) for spec in config.correctors if spec.method is not None and spec.method not in shipped()
+    ]
     for path in given:
         if path is not None and expand(path).resolve().is_relative_to(config.out.resolve()):
             raise ConfigError(f"{path}: lies in the run's own directory {config.out}; choose another 'out'")

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 import time
 from collections.abc import Generator as Generates
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aligner.errors import ConfigError
-from aligner.evaluate import answering, correcting
+from aligner.evaluate import answering, correcting, revising
 from aligner.evaluate.apis import api_upstream, responses
 from aligner.evaluate.batch import BatchJudge, write_requests
 from aligner.evaluate.config import CorrectorSpec, EvalConfig, UpstreamSpec
 from aligner.evaluate.inputs import FILE_NAME as INPUTS
-from aligner.evaluate.inputs import check_checkpoints, corrector_place, read_inputs, record_inputs
+from aligner.evaluate.inputs import check_checkpoints, read_inputs, record_inputs
 from aligner.evaluate.judging import Bench, check_judge, judge_spent, load_judge
+from aligner.evaluate.loading import Loader, free_memory, say
 from aligner.evaluate.progress import Progress
 from aligner.evaluate.questions import with_questions, write_questions
 from aligner.evaluate.store import Store
@@ -26,6 +25,8 @@ from aligner.evaluate.stored import stored_answers, stored_corrections
 from aligner.evaluate.summary import summarise
 from aligner.evaluate.tasks import Suite
 from aligner.generate.collect import run_sync
+from aligner.generate.method import load_method
+from aligner.generate.revise import Revise
 from aligner.generate.store import ResponseStore
 from aligner.rows import storage_errors
 from aligner.runs import Existing, RunDir
@@ -65,7 +66,7 @@ def run(
     run_dir = RunDir(config.out)
     if existing == "resume" and _is_whole(run_dir):
         run_dir = RunDir.create(config.out, config, existing)
-        _say(f"{config.out}: already finished")
+        say(f"{config.out}: already finished")
         return run_dir
     suite, record = read_inputs(config, live)
     asked = with_questions(_judge(config, judge), suite)
@@ -82,7 +83,7 @@ def run(
             write_questions(run_dir, suite)
             for name, lacking in record["lacking"].items():
                 count, where = sum(map(len, lacking.values())), run_dir.path / INPUTS
-                _say(f"{name}: {count} of {len(suite)} questions have no stored answer and stay unscored "
+                say(f"{name}: {count} of {len(suite)} questions have no stored answer and stay unscored "
                      f"(listed in {where})")  # fmt: skip
             _Evaluation(config, run_dir, suite, asked, live, store).run()
     return run_dir
@@ -102,6 +103,7 @@ class _Evaluation:
     ) -> None:
         self.config, self.run_dir, self.suite, self.judge, self.live = config, run_dir, suite, judge, live
         self.responses = responses
+        self.loader = Loader(config=config, run_dir=run_dir, live=live, responses=responses)
         self.answers: dict[str, Store] = {}
         self.corrections: dict[tuple[str, str], Store] = {}
         self.verdicts: dict[tuple[str, str], Store] = {}
@@ -115,8 +117,13 @@ class _Evaluation:
             for upstream in self.config.upstreams:
                 self._answer(upstream)
         with self._timed("corrections"):
+            methods = [spec for spec in self.config.correctors if spec.method is not None]
             for corrector in self.config.correctors:
-                self._correct(corrector)
+                if corrector.method is None:
+                    self._correct(corrector)
+            for upstream in self.config.upstreams if methods else ():
+                self._revise(upstream, methods)
+                free_memory()
         if self.config.batch_out is not None:
             self._write_batch(self.config.batch_out)
             return
@@ -130,6 +137,8 @@ class _Evaluation:
             self.run_dir,
             self.suite,
             self.judge,
+            answers=self.answers,
+            corrections=self.corrections,
             verdicts=self.verdicts,
             blank=self.blank,
             failed={
@@ -149,6 +158,20 @@ class _Evaluation:
             with self.run_dir.metrics() as metrics:
                 metrics.write({"stage": stage, "seconds": round(time.monotonic() - begin, 3), **more})
 
+    @contextmanager
+    def _working(
+        self, label: str, upstream: str, store: Store, total: int, corrector: str | None
+    ) -> Iterator[Progress]:
+        """Shows how a store fills up, and writes down how long that takes, also where it ends early."""
+        begin, done = time.monotonic(), store.whole()
+        with Progress(label, total, done) as progress:
+            try:
+                yield progress
+            finally:
+                row = {"corrector": corrector, "upstream": upstream, "answers": progress.done - done}
+                with self.run_dir.metrics() as metrics:
+                    metrics.write({**row, "seconds": round(time.monotonic() - begin, 3)})
+
     def _store(self, *parts: str) -> Store:
         return Store(self.run_dir.path.joinpath(*parts[:-1], f"{parts[-1]}.jsonl"), self.suite)
 
@@ -162,26 +185,15 @@ class _Evaluation:
                 answering.take_over(answers, store)
             else:
                 self._ask(spec, store)
-                _free_memory()
+                free_memory()
             self.blank[spec.name] = answering.check_answers(spec.name, self.suite, store)
         finally:
             store.close()
 
     def _ask(self, spec: UpstreamSpec, store: Store) -> None:
-        upstream = self.live.get(spec.name) or self._load_upstream(spec)
-        with Progress(f"{spec.name}: answering", len(self.suite), store.whole()) as progress:
-            run_sync(answering.ask(upstream, self.suite, self.config.sampling.to_sampling(), store, progress))
-
-    def _load_upstream(self, spec: UpstreamSpec) -> Generator:
-        if spec.url is not None:
-            return api_upstream(spec, self.responses)
-        from aligner.generate.hf import HFGenerator
-
-        _say(f"{spec.name}: loading {spec.model}")
-        config = self.config
-        return HFGenerator.from_pretrained(
-            str(spec.model), device=config.device, dtype=config.dtype, batch_size=config.batch_size
-        )
+        upstream, sampling = self.loader.upstream(spec), self.config.sampling.to_sampling()
+        with self._working(f"{spec.name}: answering", spec.name, store, len(self.suite), None) as progress:
+            run_sync(answering.ask(upstream, self.suite, sampling, store, progress))
 
     def _correct(self, spec: CorrectorSpec) -> None:
         stores = {u.name: self._store("corrections", spec.name, u.name) for u in self.config.upstreams}
@@ -194,7 +206,7 @@ class _Evaluation:
                     correcting.take_over(texts, self.answers[upstream], store)
             else:
                 self._run_corrector(spec, stores)
-                _free_memory()
+                free_memory()
             for upstream, store in stores.items():
                 correcting.check_corrections(spec.name, upstream, store)
         finally:
@@ -212,30 +224,31 @@ class _Evaluation:
                 correcting.copy_same(hashes, store, done)
                 done.append((hashes, store))
                 if any(place in answers for place in store.missing()):
-                    aligner = aligner or self._load_corrector(spec)
+                    aligner = aligner or self.loader.aligner(spec)
                     label = f"{spec.name}: correcting {upstream}"
-                    with Progress(label, answers.whole(), store.whole()) as progress:
+                    with self._working(label, upstream, store, answers.whole(), spec.name) as progress:
                         correcting.correct(aligner, self.suite, answers, store, progress)
         finally:
             if aligner is not None:
                 aligner.close()
 
-    def _load_corrector(self, spec: CorrectorSpec) -> Aligner:
-        from aligner.correct.aligner import Aligner
-
-        _say(f"{spec.name}: loading {spec.aligner}")
-        config = self.config
-        aligner = Aligner.from_pretrained(
-            corrector_place(spec),
-            prompt=spec.prompt,
-            device=config.device,
-            dtype=config.dtype,
-            max_rows=config.max_rows,
-            cache_tokens=config.cache_tokens,
-        )
-        with self.run_dir.metrics() as metrics:
-            metrics.write({"corrector": spec.name, "parameters": aligner.model.num_parameters()})
-        return aligner
+    def _revise(self, upstream: UpstreamSpec, specs: Sequence[CorrectorSpec]) -> None:
+        """One upstream by all methods; it is loaded where an answer is left to revise, and once."""
+        model: Generator | None = None
+        answers, sampling = self.answers[upstream.name], self.config.sampling.to_sampling()
+        for spec in specs:
+            store = self.corrections[spec.name, upstream.name] = self._store("corrections", spec.name, upstream.name)
+            try:
+                if any(place in answers for place in store.missing()):
+                    model = model or self.loader.upstream(upstream)
+                    revise = Revise(model, load_method(str(spec.method)), seed=self.config.seed)
+                    label = f"{spec.name}: revising {upstream.name}"
+                    with self._working(label, upstream.name, store, answers.whole(), spec.name) as progress:
+                        run_sync(revising.revise(revise, self.suite, sampling, answers, store, progress))
+                correcting.check_corrections(spec.name, upstream.name, store)
+            finally:
+                store.close()
+                answers.close()
 
     async def _judge_all(self) -> None:
         """All in one event loop, to which a judge's connections may be bound."""
@@ -252,7 +265,7 @@ class _Evaluation:
         if isinstance(self.judge, BatchJudge) and self.responses is not None:
             with closing(self._benches()) as benches:
                 count = write_requests(path, (a for bench in benches for a in bench.asks(self.judge)), self.responses)
-            _say(f"{path}: {count:,} requests")
+            say(f"{path}: {count:,} requests")
 
     def _benches(self) -> Generates[Bench]:
         """One after the other; the files of each are closed when the next is asked for."""
@@ -290,15 +303,3 @@ def _is_whole(run_dir: RunDir) -> bool:
     """Finished, with nothing that failed."""
     result = run_dir.result()
     return result is not None and not result.get("failed")
-
-
-def _free_memory() -> None:
-    """Give back what a model held before the next one is loaded."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - progress

@@ -6,9 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from aligner.evaluate.config import CorrectorSpec, EvalConfig
+from aligner.evaluate.cost import cost_rows
+from aligner.evaluate.critiques import Critiques
 from aligner.evaluate.examples import Examples, gain_of
 from aligner.evaluate.inputs import corrector_place
 from aligner.evaluate.judging import judge_facts, judge_name
@@ -16,8 +19,9 @@ from aligner.evaluate.reliability import Reliability
 from aligner.evaluate.store import Store
 from aligner.evaluate.table import Tally
 from aligner.evaluate.tasks import SEEN, UPSTREAM, Suite, Task
+from aligner.generate.method import load_method
 from aligner.rows import JsonlWriter, storage_errors, write_atomic
-from aligner.runs import Lineage, RunDir, lineage_to_json, merge_lineage
+from aligner.runs import Lineage, RunDir, ancestor_of_model, lineage_to_json, merge_lineage
 from aligner.types import FaultFinder, Judge, Scorer, Usage
 
 
@@ -27,6 +31,8 @@ def summarise(
     suite: Suite,
     judge: Judge,
     *,
+    answers: Mapping[str, Store],
+    corrections: Mapping[tuple[str, str], Store],
     verdicts: Mapping[tuple[str, str], Store],
     blank: Mapping[str, int],
     failed: Mapping[str, int],
@@ -35,7 +41,8 @@ def summarise(
 
     Args:
         config, run_dir, suite, judge: of the run.
-        verdicts: by corrector and upstream.
+        answers: by upstream.
+        corrections, verdicts: by corrector and upstream.
         blank: blank answers by upstream.
         failed: what failed, by step.
     """
@@ -43,17 +50,23 @@ def summarise(
     with storage_errors(samples_path):
         samples_path.unlink(missing_ok=True)
     tallies = []
+    critiques: list[Critiques] = []
     judging = _Judging()
     with run_dir.samples() as samples:
         for corrector in config.correctors:
             tally = Tally(corrector.name, suite, config.upstreams)
             for upstream in config.upstreams:
-                _count(verdicts[corrector.name, upstream.name], tally, config, suite, samples, judging)
+                key = (corrector.name, upstream.name)
+                _count(verdicts[key], tally, config, suite, samples, judging)
+                if corrector.method is not None:
+                    heard = Critiques(*key, load_method(corrector.method), len(suite))
+                    _hear(heard, corrections[key], verdicts[key])
+                    critiques.append(heard)
             tallies.append(tally)
     table = [row for tally in tallies for row in tally.rows(config)]
     write_atomic(run_dir.path / "table.json", json.dumps(table, ensure_ascii=False, indent=1) + "\n")
-    lineages = {spec.name: _lineage(spec) for spec in config.correctors}
-    seconds, parameters, spent = _metrics(run_dir)
+    lineages = {spec.name: _lineage(spec, config) for spec in config.correctors}
+    seconds, parameters, spent, work = _metrics(run_dir)
     run_dir.write_result({
         "kind": "eval",
         "correctors": [
@@ -61,6 +74,7 @@ def summarise(
                 "name": spec.name,
                 "aligner": spec.aligner,
                 "corrections": None if spec.corrections is None else spec.corrections.name,
+                "method": None if spec.method is None else Path(spec.method).name,
                 "parameters": parameters.get(spec.name),
                 "lineage": lineage_to_json(lineages[spec.name]),
             }
@@ -112,6 +126,8 @@ def summarise(
             for tally in tallies
         },
         "seconds": seconds,
+        "costs": cost_rows(answers, corrections, [spec.name for spec in config.correctors], work),
+        "critiques": [row for heard in critiques for row in heard.rows(config)],
         "lineage": lineage_to_json(merge_lineage(*lineages.values())),
         "self_judged": [name for name, lineage in lineages.items() if _had_a_part(judge, lineage)],
     })  # fmt: skip
@@ -149,6 +165,16 @@ def _count(
         store.close()
 
 
+def _hear(critiques: Critiques, corrections: Store, verdicts: Store) -> None:
+    """Lay the critiques of one upstream's answers beside the faults that the judge found in them."""
+    try:
+        for place, row in verdicts.rows():
+            critiques.add(place, corrections.get(place)["critiques"], row["faults_before"])
+    finally:
+        corrections.close()
+        verdicts.close()
+
+
 def _splits(task: Task, config: EvalConfig) -> dict[str, int]:
     """Questions by the splits that the table has; those of unseen upstreams are the seen ones again."""
     splits = task.splits()
@@ -157,23 +183,30 @@ def _splits(task: Task, config: EvalConfig) -> dict[str, int]:
     return splits
 
 
-def _metrics(run_dir: RunDir) -> tuple[dict[str, float], dict[str, int], dict[str, int]]:
-    """Seconds by step over all the times that the run was resumed, the correctors' sizes, and the judge's requests."""
+def _metrics(run_dir: RunDir) -> tuple[dict[str, float], dict[str, int], dict[str, int], list[dict[str, Any]]]:
+    """Seconds by step over all the times that the run was resumed, the correctors' sizes, the judge's requests, and the
+    seconds by corrector and upstream."""
     seconds: Counter[str] = Counter()
     spent: Counter[str] = Counter()
     parameters: dict[str, int] = {}
+    work: list[dict[str, Any]] = []
     with run_dir.metrics_path.open(encoding="utf-8") as lines:
         for row in map(json.loads, lines):
             if "parameters" in row:
                 parameters[row["corrector"]] = row["parameters"]
+            elif "upstream" in row:
+                work.append(row)
             else:
                 seconds[row.pop("stage")] += row.pop("seconds")
                 spent.update(row)
-    return {stage: round(value, 3) for stage, value in seconds.items()}, parameters, dict(spent)
+    return {stage: round(value, 3) for stage, value in seconds.items()}, parameters, dict(spent), work
 
 
-def _lineage(spec: CorrectorSpec) -> Lineage:
-    """What a corrector was made from; nothing is known of stored corrections."""
+def _lineage(spec: CorrectorSpec, config: EvalConfig) -> Lineage:
+    """What a corrector was made from: by a method, the upstreams; nothing is known of stored corrections."""
+    if spec.method is not None:
+        models = (upstream.model or upstream.served_model for upstream in config.upstreams)
+        return tuple(dict.fromkeys(ancestor_of_model("upstream", name) for name in models if name is not None))
     if spec.aligner is None:
         return ()
     from aligner.correct.card import AlignerCard

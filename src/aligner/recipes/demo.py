@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,19 @@ def table1(config: DemoConfig, existing: Existing = "refuse") -> RunDir:
 
 
 def stack(
-    out: Path, sizes: Sequence[Size], names: Sequence[str], *, quick: bool, cache: Path, existing: Existing
+    out: Path,
+    sizes: Sequence[Size],
+    names: Sequence[str],
+    *,
+    quick: bool,
+    cache: Path,
+    existing: Existing,
+    methods: Mapping[str, str] | None = None,
 ) -> RunDir:
-    """Correctors of some sizes on some upstreams: trained where they are not there yet, evaluated, shown."""
+    """Correctors of some sizes on some upstreams: trained where they are not there yet, evaluated, shown.
+
+    `methods` (of prompting, by the name they are shown under) stand beside them.
+    """
     started = time.monotonic()
     RunDir.check_place(out, existing)
     chosen = [p for name, p in profiles().items() if name in names]
@@ -97,9 +107,13 @@ def stack(
             | ({"model": str(trained[p.name] / "model")} if p.name in trained else {})
             for p in chosen
         ],
-        "correctors": [{"name": size, "aligner": str(place)} for size, place in correctors.items()],
+        "correctors": [
+            *({"name": size, "aligner": str(place)} for size, place in correctors.items()),
+            *({"name": name, "method": method} for name, method in (methods or {}).items()),
+        ],
     }, where="the demo's evaluation")  # fmt: skip
-    say(f"evaluating: {len(chosen)} upstreams, {len(sizes)} corrector{'s' * (len(sizes) > 1)}")
+    count = len(config.correctors)
+    say(f"evaluating: {len(chosen)} upstreams, {count} corrector{'s' * (count > 1)}")
     oracle = Oracle(tasks)
     run_dir = evaluate(config, existing, judge=oracle, upstreams=live)
     write_atomic(run_dir.path / "shift.json", dumps(training_shift(oracle, suite / "triplets.jsonl")) + "\n")

@@ -13,6 +13,8 @@ from markupsafe import Markup
 from aligner.report import page, plots, wording
 from aligner.report.examples import Group, read_examples
 from aligner.report.fields import items, mapping, number, objects, read_object, text, wrong
+from aligner.report.methods import critics, critique_notes, method_lines
+from aligner.report.reliability import read_reliability
 from aligner.report.samples import CLIP
 from aligner.report.shift import JITTER, Shift, read_shifts
 from aligner.report.table import ALL, AVERAGES, Cell, ScoreTable, Upstream, read_table, read_upstreams
@@ -78,10 +80,13 @@ def render_evaluation(run: RunDir, result: Mapping[str, Any] | None) -> Path:
         None if result is None else _with_lineages(values, where),
         kind="Evaluation",
         summary=[*([] if result is not None else [_UNFINISHED]), *_summary(run, values, table, names, where)],
-        warnings=_warnings(values, marked, table, names, where),
+        warnings=[*_warnings(values, marked, table, names, where), *critique_notes(values, where)],
         dimensions=table.dimensions,
         headline=[_headline(n, listed.get(n, {}), table, values, worse, n in marked, where) for n in names],
         mains=[_main(n, table, known, worse) for n in names],
+        methods=method_lines(table, values, where),
+        critics=critics(values, where),
+        reliability=read_reliability(values, where),
         columns=table.columns,
         every=ALL,
         has_splits=bool(table.splits),
@@ -107,7 +112,7 @@ def _model(value: Any, where: str) -> dict[str, str]:
     size = number(value, "parameters", where)
     return {
         "name": text(value, "name", where) or "",
-        "aligner": wording.said(value.get("aligner") or value.get("corrections")),
+        "aligner": wording.said(value.get("aligner") or value.get("corrections") or value.get("method")),
         "parameters": wording.ABSENT if size is None else wording.magnitude(size),
     }
 

@@ -1,4 +1,4 @@
-"""ScoreTable: ω by corrector, upstream, task, dimension and split, looked up for a page and drawn for a terminal."""
+"""ScoreTable: ω by corrector, upstream, task, dimension and split, looked up for a page or a terminal."""
 
 from __future__ import annotations
 
@@ -8,18 +8,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from rich.box import HORIZONTALS
-from rich.table import Table as Grid
-from rich.text import Text
-
 from aligner.report import wording
 from aligner.report.fields import number, objects, read_objects, text, wrong
 
 ALL = "all"
 # Means over upstreams stand in the table under these names.
 AVERAGES = {ALL: "All upstreams", "seen": "Seen in training", "unseen": "Not seen in training"}
-# A terminal has no room for more; the means over tasks go first.
-_WIDE = 8
 _UNGROUPED = "Upstreams"
 
 Measure = Literal["fault_rate", "repaired", "untouched", "edit_ratio"]
@@ -209,7 +203,7 @@ def read_table(path: Path) -> ScoreTable:
     Raises:
         DataError: the file is damaged; names it and the row.
     """
-    return _table(read_objects(path), str(path))
+    return read_scores(read_objects(path), str(path))
 
 
 def read_upstreams(values: Mapping[str, Any], where: str) -> list[Upstream]:
@@ -228,66 +222,12 @@ def read_upstreams(values: Mapping[str, Any], where: str) -> list[Upstream]:
     return found
 
 
-def terminal_table(rows: Sequence[Mapping[str, Any]], upstreams: Sequence[Mapping[str, Any]]) -> list[Grid]:
-    """The main table for a terminal, one for each corrector: ω in per cent over its interval, by upstream and task.
-
-    `rows` are those of table.json, `upstreams` the result's. A loss is marked ▼, a sure one ▼▼; * is an upstream that
-    was not seen in training. Seven columns fit 80 characters; where there is less room, text is broken and none lost.
+def read_scores(rows: Iterable[Mapping[str, Any]], where: str) -> ScoreTable:
+    """The table of rows that are read already.
 
     Raises:
         DataError: a value is of the wrong type.
     """
-    table = _table(rows, "table.json")
-    known = read_upstreams({"upstreams": list(upstreams)}, "result.json")
-    return [_grid(table, corrector, table.groups(known)) for corrector in table.correctors]
-
-
-def _grid(table: ScoreTable, corrector: str, groups: Sequence[tuple[str, Sequence[Upstream]]]) -> Grid:
-    columns = [(task, dimension) for task, dimensions in table.columns.items() for dimension in dimensions]
-    if len(columns) > _WIDE:
-        columns = [(task, dimension) for task, dimension in columns if task != ALL]
-    caption = "ω in per cent, below it its interval: above 0 the corrections are better. ▼ loss, ▼▼ surely so"
-    if any(upstream.seen is False for _, members in groups for upstream in members):
-        caption += "; * not seen in training"
-    grid = Grid(
-        title=Text(_plain(corrector)), caption=Text(caption), title_style="bold", box=HORIZONTALS, pad_edge=False,
-        padding=(0, 0, 0, 0),
-    )  # fmt: skip
-    # No column has a least width: where rich cannot keep to it, it leaves whole columns out.
-    grid.add_column("Upstream", overflow="fold")
-    for task, dimension in columns:
-        heading = Text(f"{'all tasks' if task == ALL else _plain(task)}\n{_plain(dimension)}")
-        grid.add_column(heading, justify="right", overflow="fold")
-
-    def row(label: str, upstream: str, style: str = "") -> None:
-        cells = (_terminal(table.cell(corrector, upstream, *column)) for column in columns)
-        grid.add_row(Text(label, style=style), *cells)
-
-    for title, members in groups:
-        grid.add_row(Text(_plain(title), style="bold"))
-        for upstream in members:
-            row(f" {_plain(upstream.name)}{' *' if upstream.seen is False else ''}", upstream.name)
-        grid.add_section()
-    for average in table.averages:
-        row("all upstreams" if average == ALL else average, average, "bold")
-    return grid
-
-
-def _terminal(shown: Cell) -> Text:
-    style = "bold red" if shown.sure else "red" if shown.loss else ""
-    found = Text(f"{shown.mark} {shown.text}".strip(), style=style)
-    for more in (shown.brief, shown.note):
-        if more:
-            found.append(f"\n{more}", style="dim")
-    return found
-
-
-def _plain(name: str) -> str:
-    """A name without the control characters that would steer the terminal."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in wording.name(name)) or "(no name)"
-
-
-def _table(rows: Iterable[Mapping[str, Any]], where: str) -> ScoreTable:
     return ScoreTable(_score(row, f"{where}, row {i}") for i, row in enumerate(rows, 1))
 
 

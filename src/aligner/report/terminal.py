@@ -1,0 +1,165 @@
+"""What a terminal shows of a finished evaluation: its tables, and what must not be overlooked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import HORIZONTALS
+from rich.table import Table as Grid
+from rich.text import Text
+
+from aligner.report import wording
+from aligner.report.fields import items, number, objects
+from aligner.report.methods import Critic, Line, critics, critique_notes, method_lines
+from aligner.report.table import ALL, Cell, ScoreTable, Upstream, read_scores, read_upstreams
+
+_WHERE = "result.json"
+# A terminal has no room for more; the means over tasks go first.
+_WIDE = 8
+
+
+def grids(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> list[Grid]:
+    """The main tables; where one of the correctors is a method of prompting, all of them side by side as well.
+
+    Args:
+        rows: of table.json.
+        values: of result.json.
+
+    Raises:
+        DataError: a value is of the wrong type.
+    """
+    found = terminal_table(rows, objects(values, "upstreams", _WHERE), items(values, "self_judged", _WHERE))
+    if any(isinstance(c, dict) and c.get("method") for c in items(values, "correctors", _WHERE)):
+        table = read_scores(rows, "table.json")
+        found.append(_methods(method_lines(table, values, _WHERE), table.dimensions))
+        if known := critics(values, _WHERE):
+            found.append(_critics(known))
+    return found
+
+
+def notes(values: Mapping[str, Any]) -> list[str]:
+    """What is unscored, flips, is self-judged or cannot be compared.
+
+    Raises:
+        DataError: a value is of the wrong type.
+    """
+    lines = []
+    if unscored := number(values, "unscored", _WHERE):
+        failed = f"{wording.count(number(values, 'failed', _WHERE))} answers, corrections or verdicts failed"
+        failed += f"; the judge's first: {values['first_reason']}" if values.get("first_reason") else ""
+        lines.append(
+            f"{wording.count(unscored)} verdicts are unscored ({failed}); they are counted apart, never as ties"
+        )
+    for row in objects(values, "reliability", _WHERE):
+        flipped, pairs = (wording.count(number(row, key, _WHERE)) for key in ("flipped", "pairs"))
+        if row["task"] == "all" and row["flipped"]:
+            lines.append(f"on '{row['dimension']}' the judge's verdict flips with the order of the answers in "
+                         f"{flipped} of {pairs} pairs; those are ties")  # fmt: skip
+    lines += [
+        f"the judge had a part in making '{wording.said(name)}', so its win rates are self-judged"
+        for name in items(values, "self_judged", _WHERE)
+    ]
+    return [*lines, *critique_notes(values, _WHERE)]
+
+
+def terminal_table(
+    rows: Sequence[Mapping[str, Any]], upstreams: Sequence[Mapping[str, Any]], self_judged: Sequence[Any] = ()
+) -> list[Grid]:
+    """The main table for a terminal, one for each corrector: ω in per cent over its interval, by upstream and task.
+
+    `rows` are those of table.json, `upstreams` and `self_judged` the result's. A loss is marked ▼, a sure one ▼▼; * is
+    an upstream that was not seen in training. Seven columns fit 80 characters; where there is less room, text is broken
+    and none lost.
+
+    Raises:
+        DataError: a value is of the wrong type.
+    """
+    table = read_scores(rows, "table.json")
+    known = read_upstreams({"upstreams": list(upstreams)}, "result.json")
+    return [_main(table, name, table.groups(known), name in self_judged) for name in table.correctors]
+
+
+def _main(
+    table: ScoreTable, corrector: str, groups: Sequence[tuple[str, Sequence[Upstream]]], self_judged: bool
+) -> Grid:
+    columns = [(task, dimension) for task, dimensions in table.columns.items() for dimension in dimensions]
+    if len(columns) > _WIDE:
+        columns = [(task, dimension) for task, dimension in columns if task != ALL]
+    caption = "ω in per cent, below it its interval: above 0 the corrections are better. ▼ loss, ▼▼ surely so"
+    if any(upstream.seen is False for _, members in groups for upstream in members):
+        caption += "; * not seen in training"
+    own = " (self-judged)" if self_judged else ""
+    grid = _grid(f"{_plain(corrector)}{own}", caption)
+    # No column has a least width: where rich cannot keep to it, it leaves whole columns out.
+    grid.add_column("Upstream", overflow="fold")
+    for task, dimension in columns:
+        heading = Text(f"{'all tasks' if task == ALL else _plain(task)}\n{_plain(dimension)}")
+        grid.add_column(heading, justify="right", overflow="fold")
+
+    def row(label: str, upstream: str, style: str = "") -> None:
+        cells = (_cell(table.cell(corrector, upstream, *column)) for column in columns)
+        grid.add_row(Text(label, style=style), *cells)
+
+    for title, members in groups:
+        grid.add_row(Text(_plain(title), style="bold"))
+        for upstream in members:
+            row(f" {_plain(upstream.name)}{' *' if upstream.seen is False else ''}", upstream.name)
+        grid.add_section()
+    for average in table.averages:
+        row(f"{'all upstreams' if average == ALL else average}{own}", average, "bold")
+    return grid
+
+
+def _cell(shown: Cell) -> Text:
+    """A cell over its interval."""
+    style = "bold red" if shown.sure else "red" if shown.loss else ""
+    found = Text(f"{shown.mark} {shown.text}".strip(), style=style)
+    for more in (shown.brief, shown.note):
+        if more:
+            found.append(f"\n{more}", style="dim")
+    return found
+
+
+def _plain(name: str) -> str:
+    """A name without the control characters that would steer the terminal."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in wording.name(name)) or "(no name)"
+
+
+def _methods(lines: Sequence[Line], dimensions: Sequence[str]) -> Grid:
+    grid = _grid("methods", "ω in per cent, mean over upstreams and tasks; of one answer: tokens read and written, and "
+                 "seconds, on top of those of nothing")  # fmt: skip
+    grid.add_column("Method", overflow="fold")
+    for heading in (*map(_plain, dimensions), "made\nworse", "read", "written", "seconds"):
+        grid.add_column(Text(heading), justify="right", overflow="fold")
+    for line in lines:
+        cells = (_cell(cell) for cell in line.cells)
+        grid.add_row(Text(_plain(line.name)), *cells, line.worse, line.read, line.written, line.seconds)
+    return grid
+
+
+def _critics(known: Mapping[str, Sequence[Critic]]) -> Grid:
+    grid = _grid("critiques", "balanced accuracy, with its interval, of an upstream's critiques against the faults of "
+                 "its answers: 0.50 is chance")  # fmt: skip
+    grid.add_column("Upstream", overflow="fold")
+    for name in known:
+        grid.add_column(Text(_plain(name)), justify="right", overflow="fold")
+    found = {name: {critic.upstream: critic for critic in of} for name, of in known.items()}
+    for upstream in dict.fromkeys(critic.upstream for of in known.values() for critic in of):
+        grid.add_row(Text(_plain(upstream)), *(_critic(found[name].get(upstream)) for name in known))
+    return grid
+
+
+def _critic(critic: Critic | None) -> Text:
+    if critic is None:
+        return Text(wording.ABSENT)
+    found = Text(critic.accuracy, style="red" if critic.at_chance else "")
+    for more in (critic.interval, critic.note, critic.silence):
+        if more:
+            found.append(f"\n{more}", style="dim")
+    return found
+
+
+def _grid(title: str, caption: str) -> Grid:
+    return Grid(title=Text(title), caption=Text(caption), title_style="bold", box=HORIZONTALS, pad_edge=False,
+                padding=(0, 0, 0, 0))  # fmt: skip

@@ -1,0 +1,30 @@
+"""The judge's agreement with itself, as lines of a table."""
+
+from __future__ import annotations
+
+import pytest
+
+from aligner.errors import DataError
+from aligner.evaluate.reliability import Reliability as Collected
+from aligner.report.reliability import read_reliability
+
+
+def test_what_a_run_writes_is_what_is_shown() -> None:
+    collected = Collected()
+    pairs = [["candidate", "candidate"]] * 6 + [["candidate", "baseline"]] * 3 + [["baseline", "candidate"]]
+    for orders in pairs:
+        collected.add({"task": "t", "orders": {"helpful": orders}})
+    collected.add({"task": "t", "orders": {"honest": ["tie", "tie"]}})
+    lines = read_reliability({"reliability": collected.rows()}, "result.json")
+    assert [(line.task, line.dimension) for line in lines] == [
+        ("t", "helpful"), ("t", "honest"), ("all", "helpful"), ("all", "honest"),
+    ]  # fmt: skip
+    # p_o = 0.6; p_e = 0.9 · 0.7 + 0.1 · 0.3 = 0.66; κ = −0.06 / 0.34.
+    assert lines[0].cells == ("10", "40.0\u00a0%", "−0.18", "3", "1")
+    assert lines[1].cells == ("1", "0.0\u00a0%", "–", "0", "0")
+
+
+def test_none_and_damaged() -> None:
+    assert read_reliability({}, "result.json") == []
+    with pytest.raises(DataError, match="'kappa' is 'x'; expected a number"):
+        read_reliability({"reliability": [{"kappa": "x"}]}, "result.json")
