@@ -4,8 +4,8 @@
 
 Pocket: a corrector of the pocket suite (trained first where the cache has none; S with --quick, else M) on answers
 without a fault, with one, with two or three, and on a mix of 50, 30 and 20 %; one at a time, and the mix in batches.
-The same checkpoint, the same prompts, fp32. Tokens are compared; a row may differ only where the two likeliest tokens lie
-within 1e-5, and such rows are counted.
+The same checkpoint, the same prompts, fp32. Tokens are compared; a row may differ only where the two likeliest tokens
+lie within 1e-5, and such rows are counted.
 
 Replay: corrections of the published 2B corrector (ALIGNER_REAL_DATA; left out where it is absent), teacher-forced:
 tokens per forward pass, by how much of the correction stands in the answer.
@@ -195,8 +195,8 @@ def drafted_passes(prompt: tuple[int, ...], answer: tuple[int, ...], target: tup
     written = count = 0
     while written < len(target):
         most = len(target) - written - 1
-        draft = drafter.draft(pace.first(most, 1) if not count else most)
-        width = len(draft.tokens) if not count else pace.width([(draft.source, len(draft.tokens))])
+        draft = pace.best(drafter.drafts(most if count else pace.first(min(most, len(answer)), 1)))
+        width = pace.width([draft]) if count else len(draft.tokens)
         right = 0
         while right < width and draft.tokens[right] == target[written + right]:
             right += 1

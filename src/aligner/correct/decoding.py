@@ -217,7 +217,8 @@ class StepLoop:
         for row in joiners:
             if row.ticket.request.answer:
                 row.drafter = Drafter(row.ticket.request.answer, row.ticket.request.prompt, self._phrases)
-                row.draft = row.drafter.draft(self._pace.first(_draftable(row), rows))
+                most = min(_draftable(row), len(row.ticket.request.answer))
+                row.draft = self._pace.best(row.drafter.drafts(self._pace.first(most, rows)))
         read = [(*prompt, *row.draft.tokens) for row, prompt in zip(joiners, prompts, strict=True)]
         width = max(map(len, read))
         # Right padding: no later position is ever looked at by an earlier one, so the causal mask alone is enough.
@@ -245,14 +246,15 @@ class StepLoop:
 
     def _draft(self, rows: list[Row]) -> int:
         """Give every row its draft for a step; returns the longest one's length."""
-        drafts = [row.drafter.draft(_draftable(row)) if row.drafter is not None else NO_DRAFT for row in rows]
+        for row in rows:
+            row.draft = self._pace.best(row.drafter.drafts(_draftable(row)) if row.drafter is not None else ())
         # A short row's padding must not reach where no row may write.
         room = max(_reach(row.ticket.request) for row in rows) - max(row.length for row in rows) - 1
         if self._forward.context is not None:
             room = min(room, self._forward.context - max(row.length for row in rows) - 1)
-        width = max(0, min(room, self._pace.width([(draft.source, len(draft.tokens)) for draft in drafts])))
-        for row, draft in zip(rows, drafts, strict=True):
-            row.draft = Draft(draft.tokens[:width], draft.source)
+        width = max(0, min(room, self._pace.width([row.draft for row in rows])))
+        for row in rows:
+            row.draft = Draft(row.draft.tokens[:width], row.draft.source)
         return max(len(row.draft.tokens) for row in rows)
 
     def _accept(self, rows: Sequence[Row], logits: Float[Tensor, "wanted vocab"]) -> None:

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 # Where a draft was read: the whole answer before anything is written; the answer, while it is followed; its place found
-# again by the last tokens; behind as many tokens as were written since it was lost; the prompt; an earlier correction.
-Source = Literal["first", "answer", "found", "guess", "prompt", "phrase"]
+# again by the last tokens, or by one token alone; behind as many tokens as were written since it was lost; what was
+# read or written before, found by the last tokens, or by one; an earlier correction.
+Source = Literal["first", "answer", "found", "near", "guess", "before", "token", "phrase"]
 
 _LONGEST = 4  # tokens by which a place is found again, at most
 _AHEAD = 24  # tokens ahead of where the answer was lost in which one token will do to find it again
 _PHRASE = 3  # tokens by which a phrase is found
-_PHRASE_LENGTH = 16
+_SPAN = 16  # tokens drafted from anywhere but the answer, at most
+_SURE = 2  # tokens followed in a row after which a place that was found again counts as the right one
 _NONE: tuple[int, ...] = ()
 
 
@@ -25,11 +27,11 @@ _NONE: tuple[int, ...] = ()
 class Draft:
     """Tokens that may come next, and where they were read."""
 
-    tokens: tuple[int, ...] = ()
-    source: Source = "answer"
+    tokens: tuple[int, ...]
+    source: Source
 
 
-NO_DRAFT = Draft()
+NO_DRAFT = Draft((), "answer")
 
 
 class Phrases:
@@ -47,7 +49,7 @@ class Phrases:
         for place in places:
             if place >= _PHRASE:
                 key = tuple(tokens[place - _PHRASE : place])
-                self._next[key] = tuple(tokens[place : place + _PHRASE_LENGTH])
+                self._next[key] = tuple(tokens[place : place + _SPAN])
                 self._next.move_to_end(key)
         while len(self._next) > self.size:
             self._next.popitem(last=False)
@@ -57,17 +59,28 @@ class Phrases:
         return self._next.get(tuple(tokens[-_PHRASE:]), _NONE) if len(tokens) >= _PHRASE else _NONE
 
 
-class _Places:
-    """Where each run of up to `_LONGEST` tokens ends in a sequence."""
+class _Before:
+    """What was read and written so far, and where its last tokens stood the last time before."""
 
     def __init__(self, tokens: Sequence[int]) -> None:
-        self._ends: dict[tuple[int, ...], list[int]] = {}
-        for length in range(1, _LONGEST + 1):
-            for end in range(length, len(tokens) + 1):
-                self._ends.setdefault(tuple(tokens[end - length : end]), []).append(end)
+        self.tokens: list[int] = []
+        self.match = 0
+        """How many of the last tokens stand somewhere before."""
+        self.place = 0
+        """Behind them there."""
+        self._ends: dict[tuple[int, ...], int] = {}
+        for token in tokens:
+            self.push(token)
 
-    def of(self, tokens: tuple[int, ...]) -> list[int]:
-        return self._ends.get(tokens, [])
+    def push(self, token: int) -> None:
+        self.tokens.append(token)
+        self.match = 0
+        end = len(self.tokens)
+        for length in range(1, min(_LONGEST, end) + 1):
+            key = tuple(self.tokens[-length:])
+            if (place := self._ends.get(key)) is not None:
+                self.match, self.place = length, place
+            self._ends[key] = end
 
 
 @dataclass(slots=True)
@@ -86,68 +99,76 @@ class Drafter:
     written: list[int] = field(default_factory=list)
     edited: list[int] = field(default_factory=list)
     """Places in `written` at which the correction did not follow the answer."""
-    _cursor: int = 0
-    _lost_at: int | None = None
-    _found: bool = False
-    _answer_places: _Places | None = None
-    _prompt_places: _Places | None = None
+    _cursor: int | None = 0
+    _followed: int = _SURE
+    _match: int = _LONGEST
+    # The last place that was surely right: in the answer, and in what is written.
+    _anchor: tuple[int, int] = (0, 0)
+    _ends: dict[tuple[int, ...], list[int]] | None = None
+    _before: _Before | None = None
 
     def push(self, token: int) -> None:
         """Follow one more token."""
         self.written.append(token)
-        if self._lost_at is None and self._cursor < len(self.answer) and self.answer[self._cursor] == token:
+        if self._before is not None:
+            self._before.push(token)
+        if self._cursor is not None and self._cursor < len(self.answer) and self.answer[self._cursor] == token:
             self._cursor += 1
-            self._found = False
+            self._followed += 1
+            if self._followed >= _SURE:
+                self._anchor = (self._cursor, len(self.written))
             return
         self.edited.append(len(self.written) - 1)
-        if self._lost_at is None:
-            self._lost_at = len(self.written) - 1
-        self._find()
+        self._followed = 0
+        self._cursor = self._find()
 
-    def draft(self, most: int) -> Draft:
-        """At most so many tokens that may come next."""
+    def drafts(self, most: int) -> list[Draft]:
+        """What may come next, at most so many tokens of it, by every way there is to say."""
         if most < 1:
-            return NO_DRAFT
-        if self._lost_at is None and (rest := self.answer[self._cursor : self._cursor + most]):
-            source: Source = "first" if not self.written else "found" if self._found else "answer"
-            return Draft(rest, source)
-        if phrase := self.phrases.after(self.written)[:most]:
-            return Draft(phrase, "phrase")
-        if found := self._in_prompt()[:most]:
-            return Draft(found, "prompt")
-        if self._lost_at is not None:
-            # As if as many tokens of the answer were replaced as were written since.
-            behind = self._cursor + len(self.written) - self._lost_at
-            if rest := self.answer[behind : behind + most]:
-                return Draft(rest, "guess")
-        return NO_DRAFT
+            return []
+        if self._cursor is not None and (rest := self.answer[self._cursor : self._cursor + most]):
+            if not self.written:
+                return [Draft(rest, "first")]
+            if self._followed >= _SURE:
+                return [Draft(rest, "answer")]
+            return [Draft(rest, "found" if self._match > 1 else "near"), *self._elsewhere(min(most, _SPAN))]
+        return self._elsewhere(min(most, _SPAN))
 
     def finish(self) -> None:
         """The correction is written: keep its phrases for the next ones."""
         self.phrases.learn(self.written, self.edited)
 
-    def _find(self) -> None:
-        """Take up the answer again behind the longest run of last tokens that stands in it, the nearest one ahead of
-        where it was lost; moved spans are found behind that too. One token will do only a little way ahead."""
-        if self._answer_places is None:
-            self._answer_places = _Places(self.answer)
-        since = len(self.written) - (self._lost_at or 0)
-        for length in range(min(_LONGEST, len(self.written)), 0, -1):
-            ends = self._answer_places.of(tuple(self.written[-length:]))
-            if length == 1:
-                ends = [end for end in ends if self._cursor < end <= self._cursor + since + _AHEAD]
-            if ends:
-                ahead = [end for end in ends if end > self._cursor]
-                self._cursor = ahead[0] if ahead else ends[-1]
-                self._lost_at, self._found = None, True
-                return
+    def _elsewhere(self, most: int) -> list[Draft]:
+        found = []
+        if phrase := self.phrases.after(self.written)[:most]:
+            found.append(Draft(phrase, "phrase"))
+        if self._before is None:
+            self._before = _Before((*self.prompt, *self.written))
+        before = self._before
+        if before.match and (rest := tuple(before.tokens[before.place : before.place + most])):
+            found.append(Draft(rest, "before" if before.match > 1 else "token"))
+        if self._cursor is None:
+            # As if as many tokens of the answer were replaced as were written since.
+            behind = self._anchor[0] + len(self.written) - self._anchor[1]
+            if rest := self.answer[behind : behind + most]:
+                found.append(Draft(rest, "guess"))
+        return found
 
-    def _in_prompt(self) -> tuple[int, ...]:
-        """What follows the last tokens in the prompt, the last time they stand there; two of them at least."""
-        if self._prompt_places is None:
-            self._prompt_places = _Places(self.prompt)
-        for length in range(min(_LONGEST, len(self.written)), 1, -1):
-            ends = self._prompt_places.of(tuple(self.written[-length:]))
-            if ends and (rest := self.prompt[ends[-1] : ends[-1] + _PHRASE_LENGTH]):
-                return rest
-        return _NONE
+    def _find(self) -> int | None:
+        """Behind the longest run of last tokens that stands in the answer: the nearest ahead of the last sure place,
+        so that repeated words do not lead astray; moved spans are found behind it too. One token alone will do only a
+        little way ahead. None: nowhere."""
+        if self._ends is None:
+            self._ends = {}
+            for length in range(1, _LONGEST + 1):
+                for end in range(length, len(self.answer) + 1):
+                    self._ends.setdefault(self.answer[end - length : end], []).append(end)
+        sure, since = self._anchor[0], len(self.written) - self._anchor[1]
+        for length in range(min(_LONGEST, len(self.written)), 0, -1):
+            ends = self._ends.get(tuple(self.written[-length:]), [])
+            if length == 1:
+                ends = [end for end in ends if sure < end <= sure + since + _AHEAD]
+            if ends:
+                self._match = length
+                return next((end for end in ends if end > sure), ends[-1])
+        return None

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from aligner.correct.drafting import Source
+from aligner.correct.drafting import NO_DRAFT, Draft, Source
 
 _FORGET = 0.98  # weight of what was seen one observation ago
 # Before anything is known: the share of drafted tokens that are right, worth so many observations.
 _PRIOR: dict[Source, float] = {
-    "first": 0.95, "answer": 0.97, "found": 0.85, "guess": 0.2, "prompt": 0.6, "phrase": 0.7,
+    "first": 0.95, "answer": 0.97, "found": 0.85, "near": 0.5, "guess": 0.2, "before": 0.6, "token": 0.3, "phrase": 0.7,
 }  # fmt: skip
 _WORTH = 8.0
 _FIXED = 64.0  # a pass costs as much before its first token as that many tokens cost, until it has been measured
@@ -37,7 +37,7 @@ class _Rate:
 
     @property
     def each(self) -> float:
-        return self.right / (self.right + self.wrong)
+        return min(self.right / (self.right + self.wrong), 0.999)
 
 
 @dataclass(slots=True)
@@ -62,6 +62,14 @@ class Pace:
         """A pass over so many tokens, padding counted, took so long."""
         new = (1.0, tokens, seconds, tokens * tokens, tokens * seconds)
         self._sums = [_FORGET * old + value for old, value in zip(self._sums, new, strict=True)]
+
+    def best(self, drafts: Sequence[Draft]) -> Draft:
+        """The draft with the most tokens that are likely to be right."""
+        return max(drafts, key=self._likely, default=NO_DRAFT)
+
+    def _likely(self, draft: Draft) -> float:
+        rate = self._rates[draft.source].each
+        return rate * (1 - rate ** len(draft.tokens)) / (1 - rate)
 
     @property
     def fixed(self) -> float:
@@ -88,18 +96,18 @@ class Pace:
         whole = rate.whole / rate.drafts
         if whole + (1 - whole) * rate.each**length >= pays:
             return length
-        if rate.each <= 0 or rate.each >= 1:
+        if rate.each <= 0:
             return 0
         return min(length, int(math.log(pays) / math.log(rate.each)))
 
-    def width(self, drafts: Sequence[tuple[Source, int]]) -> int:
+    def width(self, drafts: Sequence[Draft]) -> int:
         """How many tokens to draft at a step of these rows, the longest draft counting: what brings the most tokens in
         a time. 0 switches drafting off."""
-        longest = min(max((n for _, n in drafts), default=0), _WIDEST)
+        longest = min(max((len(draft.tokens) for draft in drafts), default=0), _WIDEST)
         if longest == 0:
             return 0
-        rates = np.array([self._rates[source].each for source, _ in drafts])
-        lengths = np.array([n for _, n in drafts])
+        rates = np.array([self._rates[draft.source].each for draft in drafts])
+        lengths = np.array([len(draft.tokens) for draft in drafts])
         steps = np.arange(1, longest + 1)
         right = np.where(steps <= lengths[:, None], rates[:, None] ** steps, 0.0).sum(axis=0)
         brought = len(drafts) + np.concatenate([[0.0], right.cumsum()])
