@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aligner.correct.decoding import StepLoop
+from aligner.correct.pace import Pace
 from aligner.correct.ticket import Request
 from tests.models import tiny_model
 
@@ -62,15 +64,27 @@ def differing(model, prompts, ours, theirs) -> tuple[int, list[int]]:
     return ties, wrong
 
 
-def decode(model, prompts, new: int, *, max_rows: int, prefill_tokens: int, joins: Sequence[int]) -> list[list[int]]:
-    """All prompts through one loop; prompt i is submitted before turn `joins[i]`."""
+def decode(
+    model,
+    prompts,
+    new: int,
+    *,
+    max_rows: int,
+    prefill_tokens: int,
+    joins: Sequence[int],
+    answers: Sequence[Sequence[int]] | None = None,
+) -> list[list[int]]:
+    """All prompts through one loop; prompt i is submitted before turn `joins[i]`, with what it may write as a draft."""
     loop = StepLoop(model, max_rows=max_rows, prefill_tokens=prefill_tokens)
     tickets = {}
     turn = 0
     while len(tickets) < len(prompts) or any(not t.future.done() for t in tickets.values()):
         for i, prompt in enumerate(prompts):
             if i not in tickets and joins[i] <= turn:
-                tickets[i] = loop.submit(Request(prompt=tuple(prompt), max_new_tokens=new, stop_ids=STOPS))
+                answer = tuple(answers[i]) if answers is not None else ()
+                tickets[i] = loop.submit(
+                    Request(prompt=tuple(prompt), max_new_tokens=new, stop_ids=STOPS, answer=answer)
+                )
         loop.turn()
         turn += 1
     loop.close()
@@ -178,3 +192,70 @@ def test_sliding_windows(kind: str, implementation: str) -> None:
     theirs = reference(model, prompts, 16, pad_left=0)
     ours = decode(model, prompts, 16, max_rows=4, prefill_tokens=64, joins=[i // 2 for i in range(9)])
     assert differing(model, prompts, ours, theirs)[1] == []
+
+
+def edited(rng: random.Random, tokens: Sequence[int]) -> list[int]:
+    """A draft: what will be written, with edits of every kind, or something else."""
+    found = [*tokens, min(STOPS)]
+    for _ in range(rng.choice((0, 0, 1, 2, 4))):
+        at = rng.randrange(len(found))
+        span = found[at : at + rng.randint(1, 4)]
+        other = [rng.randrange(VOCABULARY) for _ in range(rng.randint(1, 4))]
+        match rng.randrange(5):
+            case 0:
+                found[at : at + len(span)] = other
+            case 1:
+                found[at:at] = other
+            case 2:
+                del found[at : at + len(span)]
+            case 3:
+                found = [*span, *found[:at], *found[at + len(span) :]]
+            case _:
+                found = found[:at]
+        if not found:
+            break
+    return found if rng.random() < 0.9 else [rng.randrange(VOCABULARY) for _ in range(rng.randint(0, 30))]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    kind=st.sampled_from([*KINDS, "mistral"]),
+    seed=st.integers(0, 1000),
+    count=st.integers(1, 20),
+    max_rows=st.integers(1, 16),
+    prefill_tokens=st.integers(1, 400),
+    pace=st.sampled_from(["measured", "always", "never"]),
+    data=st.data(),
+)
+def test_whatever_is_drafted_the_tokens_are_those_of_generate(
+    kind, seed, count, max_rows, prefill_tokens, pace, data
+) -> None:
+    rng = random.Random(seed)
+    model = tiny_model(kind, VOCABULARY, seed=seed % 4)
+    prompts = random_prompts(seed, count, 30)
+    theirs = reference(model, prompts, 24, pad_left=0)
+    joins = [data.draw(st.integers(0, 12)) for _ in prompts]
+    answers = [edited(rng, tokens) for tokens in theirs]
+    with pytest.MonkeyPatch.context() as patch:
+        if pace != "measured":
+            patch.setattr(Pace, "fixed", property(lambda _: float("inf") if pace == "always" else 0.0))
+        ours = decode(model, prompts, 24, max_rows=max_rows, prefill_tokens=prefill_tokens, joins=joins,
+                      answers=answers)  # fmt: skip
+    assert differing(model, prompts, ours, theirs)[1] == []
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt_neox"])
+def test_a_copy_costs_one_pass(kind: str) -> None:
+    model = tiny_model(kind, VOCABULARY, seed=1)
+    prompts = random_prompts(3, 6, 30)
+    plain = [Request(prompt=tuple(p), max_new_tokens=40, stop_ids=frozenset()) for p in prompts]
+    with StepLoop(model) as loop:
+        tickets = [loop.submit(request) for request in plain]
+        written = [loop.wait(ticket).ids for ticket in tickets]
+        assert loop.forward_passes == 40
+    with StepLoop(model) as loop:
+        tickets = [
+            loop.submit(replace(request, answer=ids)) for request, ids in zip(plain, written, strict=True)
+        ]  # fmt: skip
+        assert [loop.wait(ticket).ids for ticket in tickets] == written
+        assert loop.forward_passes == 1

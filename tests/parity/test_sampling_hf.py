@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
@@ -71,3 +73,52 @@ def test_row_generator_depends_on_seed_and_prompt_alone() -> None:
 
     assert first(1, (1, 23)) == first(1, (1, 23))
     assert len({first(1, (1, 23)), first(2, (1, 23)), first(1, (12, 3)), first(11, (23,))}) == 4
+
+
+def test_drafts_do_not_change_what_is_drawn() -> None:
+    model = tiny_model("llama", 160, seed=0)
+    sampling = Sampling(temperature=0.7, seed=3)
+    plain = [
+        Request(prompt=(20 + i, 30, 40), max_new_tokens=30, stop_ids=frozenset({5}), sampling=sampling)
+        for i in range(8)
+    ]
+    with StepLoop(model) as loop:
+        tickets = [loop.submit(request) for request in plain]
+        drawn = [loop.wait(ticket).ids for ticket in tickets]
+        steps = loop.forward_passes
+    with StepLoop(model) as loop:
+        answers = [ids[:9] + ids[11:] for ids in drawn]
+        tickets = [loop.submit(replace(r, answer=(*a, 5))) for r, a in zip(plain, answers, strict=True)]
+        assert [loop.wait(ticket).ids for ticket in tickets] == drawn
+        assert loop.forward_passes < steps
+
+
+def test_drafted_draws_follow_the_probabilities() -> None:
+    """Chi-square over 4,000 rows, of the first two tokens, against the model's own distribution: the likeliest 40
+    pairs and all others; statistic below the 99.9 % quantile of 40 degrees of freedom (73.40)."""
+    model = tiny_model("llama", 160, seed=0)
+    sampling = Sampling(temperature=1.5, top_k=12)
+    prompt = (20, 30, 40)
+    with torch.inference_mode():
+        one = probabilities(model(torch.tensor([prompt])).logits[:, -1], sampling)[0]
+        kept = one.nonzero()[:, 0]
+        after = torch.tensor([[*prompt, int(token)] for token in kept])
+        two = probabilities(model(after).logits[:, -1], sampling)
+    joint = {(int(a), int(b)): float(one[a] * two[i, b]) for i, a in enumerate(kept) for b in two[i].nonzero()[:, 0]}
+    likely = sorted(joint, key=lambda pair: -joint[pair])[:40]
+    rows = 4000
+    draft = (likely[0][0], likely[0][1], 7, 8)
+    with StepLoop(model) as loop:
+        tickets = [
+            loop.submit(Request(prompt=prompt, max_new_tokens=2, stop_ids=frozenset(), answer=draft,
+                                sampling=replace(sampling, seed=seed)))
+            for seed in range(rows)
+        ]  # fmt: skip
+        drawn = [loop.wait(ticket).ids for ticket in tickets]
+    assert set(drawn) <= set(joint)
+    counts = [drawn.count(pair) for pair in likely]
+    expected = [rows * joint[pair] for pair in likely]
+    counts.append(rows - sum(counts))
+    expected.append(rows - sum(expected))
+    assert min(expected) > 5
+    assert sum((c - e) ** 2 / e for c, e in zip(counts, expected, strict=True)) < 73.40

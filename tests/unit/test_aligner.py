@@ -11,7 +11,9 @@ import torch
 
 from aligner import Aligner, Message, Sampling
 from aligner.correct.card import AlignerCard
+from aligner.correct.run import CorrectConfig
 from aligner.errors import CheckpointError, DataError
+from aligner.flags import apply_flags
 from aligner.prompts import PromptFormat
 from aligner.runs import Ancestor
 from aligner.train.config import Scratch
@@ -55,6 +57,26 @@ def test_batch_equals_one_by_one_and_keeps_order(aligner) -> None:
     assert [c.answer for c in batch] == [a for _, a in pairs]
     assert batch == [aligner.correct(q, a) for q, a in pairs]
     assert list(aligner.correct_batch([])) == []
+
+
+def test_verifying_the_answer_saves_passes_and_changes_nothing(parts) -> None:
+    pairs = [(f"question {i}", "the cat sat " * (i % 5 + 1)) for i in range(12)]
+    with Aligner(*parts, max_rows=4, speculate=False) as plain:
+        expected = list(plain.correct_batch(pairs))
+        again = [(c.question, c.completion.text) for c in expected if c.completion.finish_reason == "stop"] or pairs
+        copied = list(plain.correct_batch(again))
+        steps = plain._loop.forward_passes
+    with Aligner(*parts, max_rows=4) as drafted:
+        assert list(drafted.correct_batch(pairs)) == expected
+        assert list(drafted.correct_batch(again)) == copied
+        assert drafted._loop.forward_passes <= steps
+
+
+def test_drafting_can_be_switched_off_by_a_flag() -> None:
+    config = CorrectConfig.from_dict(
+        apply_flags(CorrectConfig, {"aligner": "a", "input": "b", "output": "c"}, ["--speculate", "false"]), where="x"
+    )
+    assert config.speculate is False
 
 
 def test_batches_are_read_lazily(aligner) -> None:

@@ -133,10 +133,10 @@ def test_prefill_that_runs_out_of_memory_is_tried_row_by_row(model, monkeypatch)
         expected = [loop.wait(loop.submit(request(20 + i))).ids for i in range(3)]
         forward = loop._forward
 
-        def small(tokens, starts, *, last):
+        def small(tokens, starts, wanted, first):
             if starts[0] == 0 and len(starts) > 1:
                 raise torch.OutOfMemoryError("alloc")
-            return forward(tokens, starts, last=last)
+            return forward(tokens, starts, wanted, first)
 
         monkeypatch.setattr(loop, "_forward", small)
         tickets = [loop.submit(request(20 + i)) for i in range(3)]

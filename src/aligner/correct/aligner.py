@@ -42,6 +42,7 @@ class Aligner:
         sampling: how corrections are decoded; greedy unless told otherwise.
         max_rows: answers that are corrected at the same time.
         cache_tokens: positions the key-value cache may hold; None leaves it to `max_rows`.
+        speculate: verify the answer in place of writing it token by token; the corrections are the same.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class Aligner:
         sampling: Sampling | None = None,
         max_rows: int = 64,
         cache_tokens: int | None = None,
+        speculate: bool = True,
     ) -> None:
         self.model, self.tokenizer, self.card = model, tokenizer, card
-        self.sampling = sampling or Sampling()
+        self.sampling, self.speculate = sampling or Sampling(), speculate
         self.codec = TextCodec(tokenizer)
         self.context = context_length(model)
         self._stop_ids = card.prompt.stop_ids(self.codec)
@@ -72,6 +74,7 @@ class Aligner:
         sampling: Sampling | None = None,
         max_rows: int = 64,
         cache_tokens: int | None = None,
+        speculate: bool = True,
     ) -> Self:
         """Load a corrector from a directory, a training run's directory, or by Hub id.
 
@@ -95,7 +98,9 @@ class Aligner:
                 "prompt= (--prompt): aligner-v1 for the released 7B checkpoint, aligner-repo for the published "
                 "training code, or chat"
             )
-        return cls(model, tokenizer, card, sampling=sampling, max_rows=max_rows, cache_tokens=cache_tokens)
+        return cls(
+            model, tokenizer, card, sampling=sampling, max_rows=max_rows, cache_tokens=cache_tokens, speculate=speculate
+        )
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Save weights, tokenizer and aligner.json, so that `from_pretrained` gives the same corrector."""
@@ -205,7 +210,8 @@ class Aligner:
             return _Job(chat=chat, answer=answer, prompt=EncodedPrompt(ids=()), request=None, error=str(e))
 
     def _encoded(self, chat: Chat, answer: str, sampling: Sampling) -> _Job:
-        likely = len(self.codec.encode(answer))
+        copy = self.card.prompt.encode_correction(self.codec, answer)
+        likely = len(copy) - 1
         prompt = self.card.prompt.encode(self.codec, chat, answer, max_tokens=max(self.context - likely - 1, 1))
         room = self.context - len(prompt.ids)
         request = None
@@ -213,8 +219,9 @@ class Aligner:
             # Twice the answer is generous for a correction and stops one that runs in circles.
             most = sampling.max_new_tokens or 2 * likely + 256
             request = Request(
-                prompt=prompt.ids, max_new_tokens=min(room, most), stop_ids=self._stop_ids, sampling=sampling
-            )
+                prompt=prompt.ids, max_new_tokens=min(room, most), stop_ids=self._stop_ids, sampling=sampling,
+                answer=tuple(copy) if self.speculate else (),
+            )  # fmt: skip
         return _Job(chat=chat, answer=answer, prompt=prompt, request=request)
 
     def _await(self, job: _Job, ticket: Ticket | None) -> Correction:

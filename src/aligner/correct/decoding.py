@@ -1,7 +1,8 @@
 """The one step loop: every in-process correction is a row of it, whether batched, streamed, sampled or cancelled.
 
-Rows join and leave between steps. A row that joins is read in one forward pass (prefill), which also gives its first
-token; then all rows advance by one token per step. One thread at a time owns the model; everybody else holds tickets.
+Rows join and leave between steps. A row that joins is read in one forward pass (prefill), with the answer that it
+corrects as a first draft of what it will write; then all rows advance, by one token and those of their drafts that the
+model would have written too. One thread at a time owns the model; everybody else holds tickets.
 """
 
 from __future__ import annotations
@@ -10,19 +11,19 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from inspect import signature
+from time import perf_counter
 from typing import Any, Self
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from aligner.correct.cache import SlabCache, Window
+from aligner.correct.drafting import NO_DRAFT, Draft, Drafter, Phrases
+from aligner.correct.forward import Forward
+from aligner.correct.pace import Pace
 from aligner.correct.sampling import draw, row_generator
 from aligner.correct.ticket import Decoded, Request, Row, Ticket
-from aligner.errors import CheckpointError, ConfigError, GenerationError, OutOfMemoryError
-
-_LAYER_TYPES = {"full_attention", "sliding_attention"}
+from aligner.errors import ConfigError, GenerationError, OutOfMemoryError
 
 
 class StepLoop:
@@ -47,33 +48,15 @@ class StepLoop:
     ) -> None:
         if max_rows < 1:
             raise ConfigError(f"max_rows is {max_rows}; it must be 1 or more")
-        config = model.config.get_text_config()
-        unknown = set(getattr(config, "layer_types", None) or ()) - _LAYER_TYPES
-        head = model.get_output_embeddings()
-        attention = config._attn_implementation
-        problem = f"layers of type {', '.join(sorted(unknown))}" if unknown else None
-        if head is None:
-            problem = "no output layer"
-        elif "position_ids" not in signature(model.forward).parameters:
-            problem = "no position_ids"
-        elif attention not in ("sdpa", "eager"):
-            problem = f"attention of the kind {attention}"
-        if problem is not None:
-            raise CheckpointError(
-                f"{type(model).__name__} has {problem}, which the step loop cannot decode; use a decoder with full or "
-                "sliding-window attention, loaded with attn_implementation sdpa or eager"
-            )
         self.model = model
         self.max_rows = max_rows
         self.prefill_tokens = prefill_tokens
         self.cache_tokens = cache_tokens
-        self.forward_passes = 0
-        self._sliding: int | None = getattr(config, "sliding_window", None)
-        self._layer_types = set(getattr(config, "layer_types", None) or ())
-        self._cache = SlabCache(config.num_hidden_layers)
-        self._eager = attention == "eager"
-        self._wanted: tuple[Tensor, Tensor] | None = None
-        self._hook = head.register_forward_pre_hook(self._select)
+        self._model = Forward(model)
+        self._forward = self._model.__call__
+        self._cache = self._model.cache
+        self._phrases = Phrases()
+        self._pace = Pace()
         self._rows: list[Row] = []
         self._joining: list[Row] = []
         self._waiting: deque[Ticket] = deque()
@@ -82,17 +65,25 @@ class StepLoop:
         self._driver = threading.Lock()
         self._closed = False
 
+    @property
+    def forward_passes(self) -> int:
+        """Passes so far, prefills and steps."""
+        return self._model.passes
+
     # -- for everybody -------------------------------------------------------------------------------------------
 
     def submit(self, request: Request, on_token: Callable[[int], None] | None = None) -> Ticket:
         """Queue a request; `on_token` is called on the loop's thread with each new id.
 
         Raises:
-            ConfigError: an empty prompt, or nothing to generate.
+            ConfigError: an empty prompt, nothing to generate, or an answer with ids that the model does not have.
             GenerationError: the loop is closed.
         """
         if not request.prompt or request.max_new_tokens < 1:
             raise ConfigError("a request needs at least one prompt token and max_new_tokens of at least 1")
+        if request.answer and not 0 <= min(request.answer) <= max(request.answer) < self._model.vocabulary:
+            raise ConfigError(f"the answer has ids outside the model's vocabulary of {self._model.vocabulary}; "
+                              "encode it with the corrector's own tokenizer")  # fmt: skip
         ticket = Ticket(request, on_token)
         with self._wake:
             if self._closed:
@@ -135,12 +126,11 @@ class StepLoop:
             self._close()
 
     def _close(self) -> None:
-        self._hook.remove()
+        self._model.close()
         self._fail(
             [row.ticket for row in self._rows] + list(self._waiting), GenerationError("the corrector was closed")
         )
         self._rows, self._waiting = [], deque()
-        self._cache.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -207,7 +197,7 @@ class StepLoop:
                 ticket = self._waiting[0]
                 if not ticket.cancelled:
                     count = len(joiners) + 1
-                    wider = max(widest, len(ticket.request.prompt))
+                    wider = max(widest, len(ticket.request.prompt) + len(ticket.request.answer))
                     further = max(reach, _reach(ticket.request))
                     if joiners and wider * count > self.prefill_tokens:
                         break
@@ -222,79 +212,78 @@ class StepLoop:
         return joiners
 
     def _prefill(self, joiners: list[Row]) -> None:
+        began = perf_counter()
         prompts = [row.ticket.request.prompt for row in joiners]
-        widths = [len(prompt) for prompt in prompts]
-        width = max(widths)
+        rows = len(joiners) + len(self._rows)
+        for row in joiners:
+            if row.ticket.request.answer:
+                row.drafter = Drafter(row.ticket.request.answer, row.ticket.request.prompt, self._phrases)
+                most = min(_draftable(row), len(row.ticket.request.answer))
+                row.draft = self._pace.best(row.drafter.drafts(self._pace.first(most, rows)))
+        read = [(*prompt, *row.draft.tokens) for row, prompt in zip(joiners, prompts, strict=True)]
+        width = max(map(len, read))
         # Right padding: no later position is ever looked at by an earlier one, so the causal mask alone is enough.
-        tokens = torch.tensor([[*p, *[p[-1]] * (width - len(p))] for p in prompts], device=self.model.device)
-        logits = self._forward(tokens, [0] * len(joiners), last=[w - 1 for w in widths])
+        tokens = torch.tensor([[*ids, *[ids[-1]] * (width - len(ids))] for ids in read], device=self.model.device)
+        wanted = [(len(p) - 1, len(ids) - len(p) + 1) for p, ids in zip(prompts, read, strict=True)]
+        logits = self._forward(tokens, [0] * len(joiners), wanted, len(self._rows))
         for row, prompt in zip(joiners, prompts, strict=True):
             row.length = len(prompt)
             if not row.ticket.request.sampling.greedy:
                 row.generator = row_generator(row.ticket.request.sampling.seed, prompt, logits.device)
         self._accept(joiners, logits)
+        self._pace.took(tokens.numel(), perf_counter() - began)
         self._rows = self._rows + joiners
 
     def _step(self, rows: list[Row]) -> None:
-        tokens = torch.tensor([[row.token] for row in rows], device=self.model.device)
-        logits = self._forward(tokens, [row.length for row in rows], last=[0] * len(rows))
+        began = perf_counter()
+        width = self._draft(rows)
+        read = [(row.token, *row.draft.tokens) for row in rows]
+        tokens = torch.tensor([[*ids, *[ids[-1]] * (1 + width - len(ids))] for ids in read], device=self.model.device)
+        logits = self._forward(tokens, [row.length for row in rows], [(0, len(ids)) for ids in read], 0)
         for row in rows:
             row.length += 1
         self._accept(rows, logits)
+        self._pace.took(tokens.numel(), perf_counter() - began)
 
-    def _accept(self, rows: Sequence[Row], logits: Float[Tensor, "rows vocab"]) -> None:
+    def _draft(self, rows: list[Row]) -> int:
+        """Give every row its draft for a step; returns the longest one's length."""
+        for row in rows:
+            row.draft = self._pace.best(row.drafter.drafts(_draftable(row)) if row.drafter is not None else ())
+        # A short row's padding must not reach where no row may write.
+        room = max(_reach(row.ticket.request) for row in rows) - max(row.length for row in rows) - 1
+        if self._model.context is not None:
+            room = min(room, self._model.context - max(row.length for row in rows) - 1)
+        width = max(0, min(room, self._pace.width([row.draft for row in rows])))
+        for row in rows:
+            row.draft = Draft(row.draft.tokens[:width], row.draft.source)
+        return max(len(row.draft.tokens) for row in rows)
+
+    def _accept(self, rows: Sequence[Row], logits: Float[Tensor, "wanted vocab"]) -> None:
+        """Take what the model writes, as far as it writes what was drafted, and one token more.
+
+        A draft is one sequence and no distribution: to draw from the model's own and go on while what is drawn is
+        what was drafted is the exact rule of speculative sampling (Leviathan et al. 2023), and draws what plain
+        sampling would.
+        """
         best = logits.argmax(dim=-1).tolist()
-        for i, row in enumerate(rows):
-            if row.generator is None:
-                row.accept(best[i])
-            else:
-                row.accept(draw(logits[i], row.ticket.request.sampling, row.generator))
-
-    def _forward(self, tokens: Tensor, starts: list[int], last: list[int]) -> Float[Tensor, "rows vocab"]:
-        """One pass over rows that start at the given lengths; logits at one position of each."""
-        joining = starts[0] == 0
-        window = Window(first=len(self._rows) if joining else 0, starts=tuple(starts), width=tokens.shape[1])
-        positions = window.positions(tokens.device)
-        self._cache.aim(window, positions)
-        rows = torch.arange(len(starts), device=tokens.device)
-        self._wanted = (rows, torch.tensor(last, device=tokens.device))
-        try:
-            output = self.model(
-                input_ids=tokens,
-                position_ids=positions,
-                attention_mask=None if window.even else self._mask(window, positions),
-                past_key_values=self._cache,
-                use_cache=True,
-            )
-        except BaseException:
-            self._cache.undo()
-            raise
-        finally:
-            self._wanted = None
-        self.forward_passes += 1
-        logits: Tensor = output.logits
-        return logits[0]
-
-    def _mask(self, window: Window, positions: Tensor) -> Any:
-        """Attention masks for rows of different lengths, in the form the model's layers take them."""
-        kinds = self._layer_types or {"sliding_attention" if self._sliding else "full_attention"}
-        masks = {}
-        for kind in kinds:
-            mask = window.mask(positions, self._sliding if kind == "sliding_attention" else None)
-            if self._eager:
-                mask = torch.zeros(mask.shape, dtype=self.model.dtype, device=mask.device).masked_fill(
-                    ~mask, torch.finfo(self.model.dtype).min
-                )
-            masks[kind] = mask
-        return masks if len(masks) > 1 else next(iter(masks.values()))
-
-    def _select(self, _head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        """Before the output layer: keep only the hidden states whose logits somebody wants."""
-        if self._wanted is None:
-            return None
-        rows, columns = self._wanted
-        hidden = args[0]
-        return (hidden.transpose(0, 1) if hidden.shape[1] == 1 else hidden[rows, columns][None], *args[1:])
+        place = 0
+        for row in rows:
+            right = 0
+            for offset, drafted in enumerate((*row.draft.tokens, None)):
+                at = place + offset
+                token = best[at] if row.generator is None else draw(
+                    logits[at], row.ticket.request.sampling, row.generator
+                )  # fmt: skip
+                row.accept(token)
+                if row.finish is not None or token != drafted:
+                    right += token == drafted
+                    break
+                right += 1
+            if row.draft.tokens:
+                self._pace.seen(row.draft.source, len(row.draft.tokens), right)
+            row.length += min(right, len(row.draft.tokens))
+            place += 1 + len(row.draft.tokens)
+            row.draft = NO_DRAFT
 
     def _leave(self) -> None:
         """Rows that are done or cancelled hand over their result and leave the batch."""
@@ -305,6 +294,8 @@ class StepLoop:
             if row.finish is None:
                 staying.append(row)
             elif not row.ticket.future.done():
+                if row.drafter is not None and row.finish != "cancelled":
+                    row.drafter.finish()
                 row.ticket.future.set_result(Decoded(ids=tuple(row.out), finish_reason=row.finish))
         if len(staying) < len(self._rows):
             self._retain(staying)
@@ -327,3 +318,8 @@ def _no_memory() -> OutOfMemoryError:
 
 def _reach(request: Request) -> int:
     return len(request.prompt) + request.max_new_tokens
+
+
+def _draftable(row: Row) -> int:
+    """Tokens that may still be drafted: the one after them is written too."""
+    return row.ticket.request.max_new_tokens - len(row.out) - 1

@@ -9,17 +9,23 @@ from typing import Literal
 
 import torch
 
+from aligner.correct.drafting import NO_DRAFT, Draft, Drafter
 from aligner.types import Sampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What to decode: prompt ids, how to sample, where to stop."""
+    """What to decode: prompt ids, how to sample, where to stop.
+
+    `answer` is what will probably be written, with the id that ends it: it is verified in place of being decoded token
+    by token. It changes nothing but the time.
+    """
 
     prompt: tuple[int, ...]
     max_new_tokens: int
     stop_ids: frozenset[int]
     sampling: Sampling = field(default_factory=Sampling)
+    answer: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +60,8 @@ class Row:
     token: int = -1  # the newest token, not yet in the cache
     out: list[int] = field(default_factory=list)
     generator: torch.Generator | None = None
+    drafter: Drafter | None = None
+    draft: Draft = NO_DRAFT  # what is verified in the pass under way
     finish: Literal["stop", "length", "cancelled"] | None = None
 
     def accept(self, token: int) -> None:
@@ -63,6 +71,8 @@ class Row:
             self.finish = "stop"
             return
         self.out.append(token)
+        if self.drafter is not None:
+            self.drafter.push(token)
         if self.ticket.on_token is not None:
             try:
                 self.ticket.on_token(token)

@@ -1,0 +1,245 @@
+"""Corrections by verified drafts beside transformers' generate(), plain and with prompt lookup.
+
+    python benchmarks/correction.py [--quick] [--aligner DIR] [--json OUT.json]
+
+Pocket: a corrector of the pocket suite (trained first where the cache has none; S with --quick, else M) on answers
+without a fault, with one, with two or three, and on a mix of 50, 30 and 20 %; one at a time, and the mix in batches.
+The same checkpoint, the same prompts, fp32. Tokens are compared; a row may differ only where the two likeliest tokens
+lie within 1e-5, and such rows are counted.
+
+Replay: corrections of the published 2B corrector (ALIGNER_REAL_DATA; left out where it is absent), teacher-forced:
+tokens per forward pass, by how much of the correction stands in the answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from common import interleaved, row, write
+
+from aligner import Aligner, edits
+from aligner.correct.drafting import Drafter, Phrases
+from aligner.correct.pace import Pace
+from aligner.correct.ticket import Request
+from aligner.pocket.faults import FAULTS, Faults, faultless, text_of
+from aligner.pocket.oracle import oracle
+from aligner.pocket.tasks import TASKS, Question
+from aligner.recipes.lanes import run_jobs
+from aligner.recipes.suite_models import Models
+from aligner.triplets import read_triplets
+from aligner.types import as_chat
+
+TIE = 1e-5
+REAL = Path(os.environ.get("ALIGNER_REAL_DATA", Path(__file__).resolve().parents[1] / "../shared/data"))
+MIX = {"faultless": 5, "one fault": 3, "more faults": 2}
+LOOKUP = (10, 32)
+
+
+def corrector(place: Path | None, quick: bool) -> Aligner:
+    if place is None:
+        models = Models(quick=quick)
+        models.suite()
+        models.base("S" if quick else "M")
+        place = models.corrector("S" if quick else "M")
+        if models.jobs:
+            run_jobs(models.jobs, 1, lambda text: print(text, file=sys.stderr))
+    return Aligner.from_pretrained(place)
+
+
+def answers(faults: int, count: int, seed: int) -> list[tuple[str, str]]:
+    """Questions and answers with so many faults; 2 stands for two or three."""
+    tasks = oracle().tasks
+    random, injected = Random(f"{faults}:{seed}"), Faults(tasks.language)
+    found: list[tuple[str, str]] = []
+    while len(found) < count:
+        question: Question = tasks.draw(random.choice([t for t in TASKS if t != "sums"]), random, "phrasing")
+        answer = faultless(question, tasks.language, random)
+        for _ in range(faults if faults < 2 else random.choice((2, 3))):
+            answer = injected.inject(random.choice(FAULTS), question, answer, random) or answer
+        found.append((question.text, text_of(answer)))
+    return found
+
+
+def requests(aligner: Aligner, pairs: Sequence[tuple[str, str]]) -> list[Request]:
+    form, codec = aligner.card.prompt, aligner.codec
+    made = []
+    for question, answer in pairs:
+        prompt = form.encode(codec, as_chat(question), answer, max_tokens=aligner.context - 1)
+        copy = form.encode_correction(codec, answer)
+        room = min(aligner.context - len(prompt.ids), 2 * len(copy) + 64)
+        made.append(Request(prompt=prompt.ids, max_new_tokens=room, stop_ids=form.stop_ids(codec), answer=copy))
+    return made
+
+
+def ours(aligner: Aligner, batch: int, rows: Sequence[Request]) -> list[list[int]]:
+    loop = aligner._loop
+    written = []
+    for start in range(0, len(rows), batch):
+        tickets = [loop.submit(request) for request in rows[start : start + batch]]
+        written += [list(loop.wait(ticket).ids) for ticket in tickets]
+    return written
+
+
+def generate(aligner: Aligner, batch: int, rows: Sequence[Request], **options: Any) -> list[list[int]]:
+    written = []
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        width = max(len(r.prompt) for r in part)
+        tokens = torch.tensor([[0] * (width - len(r.prompt)) + list(r.prompt) for r in part])
+        mask = torch.tensor([[0] * (width - len(r.prompt)) + [1] * len(r.prompt) for r in part])
+        with torch.inference_mode():
+            output = aligner.model.generate(
+                tokens, attention_mask=mask, max_new_tokens=max(r.max_new_tokens for r in part), do_sample=False,
+                pad_token_id=0, eos_token_id=sorted(part[0].stop_ids), **options,
+            )  # fmt: skip
+        for request, row_ids in zip(part, output[:, width:].tolist(), strict=True):
+            ids = row_ids[: request.max_new_tokens]
+            written.append(ids[: next((i for i, t in enumerate(ids) if t in request.stop_ids), len(ids))])
+    return written
+
+
+def ties(aligner: Aligner, rows: Sequence[Request], mine: list[list[int]], theirs: list[list[int]]) -> int:
+    """Rows that differ at a tie; one that differs elsewhere is an error."""
+    count = 0
+    for request, a, b in zip(rows, mine, theirs, strict=True):
+        if a == b:
+            continue
+        at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+        with torch.inference_mode():
+            top = aligner.model(torch.tensor([[*request.prompt, *a[:at]]])).logits[0, -1].topk(2).values
+        if float(top[0] - top[1]) > TIE:
+            raise SystemExit(f"tokens differ at {at}, where the likeliest leads by {float(top[0] - top[1]):.1e}")
+        count += 1
+    return count
+
+
+def pocket(aligner: Aligner, quick: bool) -> list[dict[str, Any]]:
+    count, repeats = (20, 3) if quick else (60, 5)
+    buckets = {name: requests(aligner, answers(i, count, 0)) for i, name in enumerate(MIX)}
+    mixed = [r for i, (name, share) in enumerate(MIX.items())
+             for r in requests(aligner, answers(i, count * share // 10, 1))]  # fmt: skip
+    Random(0).shuffle(mixed)
+    rows = []
+    for name, made in {**buckets, "mix": mixed}.items():
+        peers = {"generate": partial(generate, aligner, 1, made)}
+        peers |= {f"prompt lookup {n}": partial(generate, aligner, 1, made, prompt_lookup_num_tokens=n)
+                  for n in LOOKUP}  # fmt: skip
+        mine = partial(ours, aligner, 1, made)
+        plain = generate(aligner, 1, made)
+        extra = {"tied_rows": ties(aligner, made, mine(), plain), "answers": len(made),
+                 "copies": sum(tuple(ids) == r.answer[:-1] for ids, r in zip(plain, made, strict=True))}  # fmt: skip
+        times = interleaved({"ours": mine, **peers}, repeats)
+        rows += [row(f"pocket, {name}", peer, "wall time", "s", times["ours"], times[peer], **extra) for peer in peers]
+    batched = [r for r in mixed for _ in range(1 if quick else 2)][: 32 if quick else 96]
+    for batch in (8, 32):
+        mine, plain = partial(ours, aligner, batch, batched), partial(generate, aligner, batch, batched)
+        extra = {"tied_rows": ties(aligner, batched, mine(), plain()), "answers": len(batched)}
+        times = interleaved({"ours": mine, "generate": plain}, repeats)
+        rows.append(row(f"pocket, mix, batch {batch}", "generate", "wall time", "s", times["ours"], times["generate"],
+                        **extra))  # fmt: skip
+    return rows
+
+
+def replay(quick: bool) -> list[dict[str, Any]]:
+    """Tokens per forward pass on corrections that are known, ours and prompt lookup's."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
+
+    source = REAL / "triplets" / "aligner2b.jsonl.xz"
+    models = REAL / "models"
+    if not source.is_file():
+        print(f"no real corrections at {source}; replay left out", file=sys.stderr)
+        return []
+    bpe = ByteLevelBPETokenizer(str(models / "gpt2_vocab.json"), str(models / "gpt2_merges.txt"))
+    bands = {"0 to .6": (0, 0.6), ".6 to .8": (0.6, 0.8), ".8 to .95": (0.8, 0.95), ".95 to 1": (0.95, 1.01)}
+    passes: dict[str, list[tuple[int, ...]]] = {name: [] for name in bands}
+    phrases = Phrases()
+    for triplet in islice(read_triplets(source), 150 if quick else None):
+        share = edits.copied_share(triplet.answer, triplet.correction)
+        prompt = tuple(bpe.encode(f"{triplet.question_key}\n{triplet.answer}\n").ids)
+        end = bpe.get_vocab_size()
+        answer = (*bpe.encode(triplet.answer).ids, end)
+        target = (*bpe.encode(triplet.correction).ids, end)
+        found = [len(target), drafted_passes(prompt, answer, target, phrases)]
+        for length in LOOKUP:
+            lookup = PromptLookupCandidateGenerator(
+                eos_token_id=torch.tensor([end]), num_output_tokens=length, max_matching_ngram_size=2,
+                max_length=len(prompt) + len(target) + length,
+            )  # fmt: skip
+            found.append(lookup_passes(lookup, prompt, target))
+        passes[next(name for name, (low, high) in bands.items() if low <= share < high)].append(tuple(found))
+    passes["pooled, .6 and above"] = [counts for name in list(bands)[1:] for counts in passes[name]]
+    rows = []
+    for name, counts in passes.items():
+        tokens, mine, *theirs = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0, 0, 0)
+        best = min(theirs)
+        if mine and best:
+            rows.append({"name": f"replay, copied {name}", "peer": f"prompt lookup {LOOKUP[theirs.index(best)]}",
+                         "metric": "tokens per forward", "unit": "tokens", "ours": tokens / mine,
+                         "theirs": tokens / best, "ratio": best / mine, "rows": len(counts)})  # fmt: skip
+    return rows
+
+
+def drafted_passes(prompt: tuple[int, ...], answer: tuple[int, ...], target: tuple[int, ...], phrases: Phrases) -> int:
+    """Forward passes that the step loop would take to write `target`."""
+    drafter, pace = Drafter(answer, prompt, phrases), Pace()
+    written = count = 0
+    while written < len(target):
+        most = len(target) - written - 1
+        draft = pace.best(drafter.drafts(most if count else pace.first(min(most, len(answer)), 1)))
+        width = pace.width([draft]) if count else len(draft.tokens)
+        right = 0
+        while right < width and draft.tokens[right] == target[written + right]:
+            right += 1
+        if width:
+            pace.seen(draft.source, width, right)
+        for token in target[written : written + right + 1]:
+            drafter.push(token)
+        written += right + 1
+        count += 1
+    drafter.finish()
+    return count
+
+
+def lookup_passes(lookup: Any, prompt: tuple[int, ...], target: tuple[int, ...]) -> int:
+    """Forward passes with transformers' prompt lookup."""
+    whole = torch.tensor([[*prompt, *target]])
+    written = count = 0
+    while written < len(target):
+        known = len(prompt) + written
+        candidates, _ = lookup.get_candidates(whole[:, :known])
+        drafted = candidates[0, known:].tolist()
+        right = 0
+        while right < min(len(drafted), len(target) - written - 1) and drafted[right] == target[written + right]:
+            right += 1
+        written += right + 1
+        count += 1
+    return count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a small corrector, fewer answers and repeats")
+    parser.add_argument("--aligner", type=Path, help="a corrector of the pocket suite; left out: from the cache")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    rows = [*replay(options.quick)]
+    with corrector(options.aligner, options.quick) as aligner:
+        rows += pocket(aligner, options.quick)
+    for r in rows:
+        print(f"{r['name']:<36} ours {r['ours']:8.3f}  {r['peer']:<17} {r['theirs']:8.3f} {r['unit']:<7} "
+              f"ratio {r['ratio']:.2f}")  # fmt: skip
+    write(rows, options.json)
+
+
+if __name__ == "__main__":
+    main()
