@@ -15,6 +15,7 @@ from aligner.evaluate.critiques import Critiques
 from aligner.evaluate.examples import Examples, gain_of
 from aligner.evaluate.inputs import corrector_place
 from aligner.evaluate.judging import judge_facts, judge_name
+from aligner.evaluate.pairs import pair_rows
 from aligner.evaluate.reliability import Reliability
 from aligner.evaluate.store import Store
 from aligner.evaluate.table import Tally
@@ -125,6 +126,7 @@ def summarise(
             }
             for tally in tallies
         },
+        "pairs": pair_rows(tallies, config),
         "seconds": seconds,
         "costs": cost_rows(answers, corrections, [spec.name for spec in config.correctors], work),
         "critiques": [row for heard in critiques for row in heard.rows(config)],
