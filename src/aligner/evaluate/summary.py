@@ -12,6 +12,7 @@ from typing import Any
 from aligner.evaluate.config import CorrectorSpec, EvalConfig
 from aligner.evaluate.cost import cost_rows
 from aligner.evaluate.critiques import Critiques
+from aligner.evaluate.edit_metrics import EditTable
 from aligner.evaluate.examples import Examples, gain_of
 from aligner.evaluate.inputs import corrector_place
 from aligner.evaluate.judging import judge_facts, judge_name
@@ -23,7 +24,7 @@ from aligner.evaluate.tasks import SEEN, UPSTREAM, Suite, Task
 from aligner.generate.method import load_method
 from aligner.rows import JsonlWriter, storage_errors, write_atomic
 from aligner.runs import Lineage, RunDir, ancestor_of_model, lineage_to_json, merge_lineage
-from aligner.types import FaultFinder, Judge, Scorer, Usage
+from aligner.types import FaultFinder, FaultLocator, Judge, Scorer, Usage
 
 
 def summarise(
@@ -52,13 +53,13 @@ def summarise(
         samples_path.unlink(missing_ok=True)
     tallies = []
     critiques: list[Critiques] = []
-    judging = _Judging()
+    judging, edited = _Judging(), EditTable()
     with run_dir.samples() as samples:
         for corrector in config.correctors:
             tally = Tally(corrector.name, suite, config.upstreams)
             for upstream in config.upstreams:
                 key = (corrector.name, upstream.name)
-                _count(verdicts[key], tally, config, suite, samples, judging)
+                _count(verdicts[key], tally, edited, config, suite, samples, judging)
                 if corrector.method is not None:
                     heard = Critiques(*key, load_method(corrector.method), len(suite))
                     _hear(heard, corrections[key], verdicts[key])
@@ -110,6 +111,7 @@ def summarise(
             "name": judge_name(judge),
             "call": None if config.judge is None else config.judge.call,
             "counts_faults": isinstance(judge, FaultFinder),
+            "locates_faults": isinstance(judge, FaultLocator),
             "scores": isinstance(judge, Scorer),
             **judge_facts(judge, judging.usage, spent),
         },
@@ -127,6 +129,11 @@ def summarise(
             for tally in tallies
         },
         "pairs": pair_rows(tallies, config),
+        "edits": edited.rows(
+            [spec.name for spec in config.correctors],
+            [spec.name for spec in config.upstreams],
+            [task.name for task in suite.tasks],
+        ),
         "seconds": seconds,
         "costs": cost_rows(answers, corrections, [spec.name for spec in config.correctors], work),
         "critiques": [row for heard in critiques for row in heard.rows(config)],
@@ -151,13 +158,20 @@ class _Judging:
 
 
 def _count(
-    store: Store, tally: Tally, config: EvalConfig, suite: Suite, samples: JsonlWriter, judging: _Judging
+    store: Store,
+    tally: Tally,
+    edited: EditTable,
+    config: EvalConfig,
+    suite: Suite,
+    samples: JsonlWriter,
+    judging: _Judging,
 ) -> None:
     """Count one verdict file and keep its examples."""
     examples = {task.name: Examples(config.examples, config.seed) for task in suite.tasks}
     try:
         for place, row in store.rows():
             tally.add(place, row)
+            edited.add(row)
             judging.add(row)
             examples[row["task"]].add(place, row, gain_of(row, suite.dimensions[row["task"]]))
         for picks in examples.values():
