@@ -17,6 +17,7 @@ from aligner.evaluate.examples import Examples, gain_of
 from aligner.evaluate.inputs import corrector_place
 from aligner.evaluate.judging import judge_facts, judge_name
 from aligner.evaluate.pairs import pair_rows
+from aligner.evaluate.planted import Planted
 from aligner.evaluate.reliability import Reliability
 from aligner.evaluate.store import Store
 from aligner.evaluate.table import Tally
@@ -36,6 +37,7 @@ def summarise(
     answers: Mapping[str, Store],
     corrections: Mapping[tuple[str, str], Store],
     verdicts: Mapping[tuple[str, str], Store],
+    planted: Planted | None,
     blank: Mapping[str, int],
     failed: Mapping[str, int],
 ) -> None:
@@ -45,6 +47,7 @@ def summarise(
         config, run_dir, suite, judge: of the run.
         answers: by upstream.
         corrections, verdicts: by corrector and upstream.
+        planted: the planted set, where there is one.
         blank: blank answers by upstream.
         failed: what failed, by step.
     """
@@ -65,6 +68,8 @@ def summarise(
                     _hear(heard, corrections[key], verdicts[key])
                     critiques.append(heard)
             tallies.append(tally)
+    for row in () if planted is None else planted.verdicts():
+        judging.pay(row)
     table = [row for tally in tallies for row in tally.rows(config)]
     write_atomic(run_dir.path / "table.json", json.dumps(table, ensure_ascii=False, indent=1) + "\n")
     lineages = {spec.name: _lineage(spec, config) for spec in config.correctors}
@@ -116,6 +121,7 @@ def summarise(
             **judge_facts(judge, judging.usage, spent),
         },
         "reliability": judging.reliability.rows(),
+        "planted": [] if planted is None else planted.rows(),
         "first_reason": judging.first_reason,
         "unscored": sum(tally.unscored for tally in tallies),
         "failed": sum(failed.values()),
@@ -152,9 +158,13 @@ class _Judging:
 
     def add(self, row: Mapping[str, Any]) -> None:
         self.reliability.add(row)
+        self.pay(row)
+        self.first_reason = self.first_reason or next(iter((row.get("reasons") or {}).values()), None)
+
+    def pay(self, row: Mapping[str, Any]) -> None:
+        """Count what one row took, and nothing else of it."""
         if row.get("usage"):
             self.usage = (self.usage or Usage()) + Usage(**row["usage"])
-        self.first_reason = self.first_reason or next(iter((row.get("reasons") or {}).values()), None)
 
 
 def _count(
