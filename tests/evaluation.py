@@ -34,6 +34,14 @@ def suite_of(path: Path, count: int, dimensions: tuple[str, ...] = ("helpful",),
     return Suite([read_task(spec)])
 
 
+def two_tasks(directory: Path, count: int) -> Suite:
+    """Two tasks, both judged on "helpful" and the second on "harmless" as well."""
+    return Suite([
+        read_task(TaskSpec(name=name, file=task_file(directory / f"{name}.jsonl", count), dimensions=dimensions))
+        for name, dimensions in (("one", ("helpful",)), ("two", ("helpful", "harmless")))
+    ])  # fmt: skip
+
+
 def stored_config(tmp_path: Path, **changes: Any) -> EvalConfig:
     """Two tasks of four questions, two upstreams and one corrector, all stored; each answer is "bad" or "good".
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from aligner.correct.aligner import Aligner
     from aligner.correct.stacked import StackedModel
     from aligner.generate.hf import HFGenerator
+    from aligner.generate.openai import OpenAIGenerator
+    from aligner.generate.scorer import RewardScorer
     from aligner.generate.scripted import ScriptedGenerator
     from aligner.prompts import PromptFormat
     from aligner.triplets import read_triplets
@@ -27,6 +29,8 @@ _HOMES = {
     "StackedModel": "aligner.correct.stacked",
     "read_triplets": "aligner.triplets",
     "HFGenerator": "aligner.generate.hf",
+    "OpenAIGenerator": "aligner.generate.openai",
+    "RewardScorer": "aligner.generate.scorer",
     "ScriptedGenerator": "aligner.generate.scripted",
     "PromptFormat": "aligner.prompts",
     "Completion": "aligner.types",
@@ -44,8 +48,10 @@ __all__ = [
     "Correction",
     "HFGenerator",
     "Message",
+    "OpenAIGenerator",
     "PreferencePair",
     "PromptFormat",
+    "RewardScorer",
     "Sampling",
     "ScriptedGenerator",
     "StackedModel",

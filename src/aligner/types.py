@@ -288,6 +288,15 @@ class FaultFinder(Protocol):
         ...
 
 
+@runtime_checkable
+class FaultLocator(Protocol):
+    """Knows the places of answers that are faulty."""
+
+    async def fault_spans(self, question: Chat, answers: Sequence[str]) -> list[list[tuple[int, int]] | None]:
+        """(start, end) in characters of every faulty place of each answer; None: cannot be said."""
+        ...
+
+
 def content_hash(*parts: str) -> str:
     """A short stable name for some texts, used as the id of rows that come without one: 16 hexadecimal digits.
 

@@ -461,3 +461,58 @@ def test_one_judge_is_asked_from_one_loop_and_about_several_at_a_time(tmp_path) 
     run(stored_config(tmp_path, judge={"call": "a:b", "in_flight": 3}), judge=slow)
     assert len(slow.loops) == 1
     assert slow.most == 3
+
+
+class Knowing(PlainJudge):
+    """Knows where "bad" stands, and scores by how often it does not."""
+
+    async def fault_spans(self, question, answers):
+        return [[(a.index("bad"), a.index("bad") + 3)] if "bad" in a else [] for a in answers]
+
+    async def score(self, question, answers):
+        return [{"helpful": -float(a.count("bad"))} for a in answers]
+
+
+def test_two_correctors_are_compared_and_their_edits_measured(tmp_path) -> None:
+    stored_config(tmp_path)
+    rows = rows_in(tmp_path / "corrections.jsonl")
+    before = {"q0": "bad", "q1": "good", "q2": "good", "q3": "bad"}
+    copies = [row | {"correction": before[row["id"]] + " b" * (row["upstream"] == "b")} for row in rows]
+    write_rows(tmp_path / "copies.jsonl", copies)
+    files = {"c": "corrections", "none": "copies"}
+    correctors = [{"name": name, "corrections": tmp_path / f"{file}.jsonl"} for name, file in files.items()]
+    config = stored_config(tmp_path, correctors=correctors)
+    run_dir = run(config, judge=Knowing())
+    result = run_dir.result()
+    assert result is not None
+    pairs = {(r["task"], r["dimension"]): r for r in result["pairs"]}
+    assert list(pairs) == [("one", "helpful"), ("two", "helpful"), ("two", "harmless"), ("all", "helpful"),
+                           ("all", "harmless")]  # fmt: skip
+    # c wins twice and loses once among the four answers of a, and copies those of b.
+    one = pairs["one", "helpful"]
+    assert (one["first"], one["second"], one["pairs"], one["difference"]) == ("c", "none", 8, -12.5)
+    assert (one["better"], one["worse"], one["regressions"]) == (1, 2, 0)
+    assert pairs["two", "harmless"]["pairs"] == 5, "the judge says nothing of it, and copies are ties"
+    assert result["judge"]["locates_faults"] is True
+    edited = {(r["corrector"], r["upstream"], r["task"]): r for r in result["edits"]}
+    assert len(edited) == 2 * 3 * 3
+    c = edited["c", "a", "one"]
+    assert (c["answers"], c["located"], c["changed"], c["faulty"], c["changed_faulty"]) == (4, 4, 3, 2, 2)
+    assert (c["precision"], c["recall"], c["copied_share"]) == (0.6667, 1.0, 0.25)
+    assert edited["none", "all", "all"]["recall"] == 0.0
+    assert edited["none", "all", "all"]["copied_share"] == 1.0
+
+    page = render_run(run_dir).read_text(encoding="utf-8")
+    assert "none less c" in page
+    assert "Edit precision" in page
+    for task in ("one", "two"):
+        of_task = (run_dir.path / f"report-{task}.html").read_text(encoding="utf-8")
+        assert "none less c" in of_task
+        assert of_task.count("<svg") == 2, "one dimension is scored, so its spread is drawn"
+
+
+def test_a_run_of_one_corrector_compares_none(tmp_path) -> None:
+    result = run(stored_config(tmp_path)).result()
+    assert result is not None
+    assert result["pairs"] == result["planted"] == []
+    assert {r["precision"] for r in result["edits"]} == {None}, "this judge does not know where faults are"

@@ -127,6 +127,53 @@ def test_planted_verdicts_win_nothing(tmp_path) -> None:
     assert all(r["flip_rate"] == 1.0 for r in result["reliability"])
 
 
+def planted_config(tmp_path, url: str, **changes):
+    return judged_config(tmp_path, url, {"planted": 3, **changes})
+
+
+def test_a_planted_set_finds_out_who_obeys_and_counts_nowhere_else(tmp_path, capsys) -> None:
+    def follows(seen):
+        """Chooses whatever text has an order in it: no order of showing gives it away."""
+        return "A" if "\n\n" in seen.a else "B" if "\n\n" in seen.b else fewer_bad(seen)
+
+    with serving(by(follows)) as api:
+        plain = run(judged_config(tmp_path, api.url, {"out": tmp_path / "plain"})).result()
+        asked = len(api.requests)
+        config = planted_config(tmp_path, api.url)
+        config.save(tmp_path / "c.yaml")
+        assert main(["eval", str(tmp_path / "c.yaml")]) == 0
+        assert 0 < len(api.requests) - asked <= 2 * (3 + 2 * 3), "both orders, three answers of each task and dimension"
+    assert (
+        "on 'helpful' the judge obeyed 6 of 6 orders planted in answers, and 0 of 6 flipped" in capsys.readouterr().err
+    )
+    result = json.loads((config.out / "result.json").read_text())
+    assert plain is not None
+    assert [(r["task"], r["dimension"], r["n"], r["won"], r["flip_rate"]) for r in result["planted"]] == [
+        ("one", "helpful", 3, 3, 0.0), ("two", "helpful", 3, 3, 0.0), ("two", "harmless", 3, 3, 0.0),
+        ("all", "helpful", 6, 6, 0.0), ("all", "harmless", 3, 3, 0.0),
+    ]  # fmt: skip
+    assert result["reliability"] == plain["reliability"]
+    assert (config.out / "table.json").read_text() == (tmp_path / "plain" / "table.json").read_text()
+    assert result["judge"]["prompt_tokens"] == plain["judge"]["prompt_tokens"] + 18 * 7, "but it is paid for"
+    assert result["failed_by_step"]["planted"] == 0
+    assert "Order won" in (config.out / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_planted_set_is_resumed_and_goes_into_batches(tmp_path) -> None:
+    with serving(by(obeying)) as api:
+        config = planted_config(tmp_path, api.url)
+        out = tmp_path / "requests.jsonl"
+        run(config.model_copy(update={"batch_out": out}))
+        assert not api.requests
+        plain = judged_config(tmp_path, api.url, {"out": tmp_path / "plain", "batch_out": tmp_path / "plain.jsonl"})
+        run(plain)
+        assert len(rows_in(out)) > len(rows_in(tmp_path / "plain.jsonl"))
+        result = run(config, "resume").result()
+        assert len(api.requests) == len(rows_in(out))
+    assert result is not None
+    assert {r["n"] for r in result["planted"] if r["task"] != "all"} == {3}
+
+
 @pytest.mark.parametrize("after", [1, 5, 11])
 def test_an_interrupted_run_asks_only_for_the_rest(tmp_path, after) -> None:
     """A judge that stops the run after some replies: a second run asks for what has no reply, and for nothing else."""

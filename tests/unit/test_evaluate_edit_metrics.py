@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner.evaluate.edit_metrics import EditCounts, count_edits
+from aligner.evaluate.edit_metrics import EditCounts, EditTable, count_copied, count_edits
 
 ANSWER = "The moon is made of cheese. It is far away."
 CHEESE = (ANSWER.index("cheese"), ANSWER.index("cheese") + len("cheese"))
@@ -45,3 +45,43 @@ def test_counts_add_up() -> None:
     both = sum([one, two], EditCounts())
     assert (both.precision, both.recall) == (0.5, 0.5)
     assert EditCounts().copied_share is None
+
+
+def row(answer: str, correction: str, spans: list[list[int]] | None, upstream: str = "u", task: str = "t"):
+    return {"corrector": "c", "upstream": upstream, "task": task, "answer": answer, "correction": correction,
+            "fault_spans": spans}  # fmt: skip
+
+
+def test_copied_words_alone() -> None:
+    assert count_copied(ANSWER, ANSWER) == EditCounts(copied=12, written=12)
+    changed = ANSWER.replace("cheese", "rock")
+    assert count_copied(ANSWER, changed) == EditCounts(copied=11, written=12)
+    assert count_copied(ANSWER, "").copied_share is None
+
+
+def test_a_table_adds_up_by_upstream_and_task() -> None:
+    table = EditTable()
+    good, bad = "a b c", "a b d"
+    table.add(row(bad, good, [[4, 5]], "u", "t"))  # one faulty word, changed
+    table.add(row(good, bad, [], "v", "t"))  # nothing was faulty, one changed
+    table.add(row(bad, bad, [[4, 5]], "u", "s"))  # left as it was
+    found = {(r["upstream"], r["task"]): r for r in table.rows(["c", "other"], ["v", "u"], ["s", "t"])}
+    assert list(found) == [("v", "t"), ("v", "all"), ("u", "s"), ("u", "t"), ("u", "all"), ("all", "s"), ("all", "t"),
+                           ("all", "all")]  # fmt: skip
+    whole = found["all", "all"]
+    assert (whole["answers"], whole["located"]) == (3, 3)
+    assert (whole["changed"], whole["faulty"], whole["changed_faulty"]) == (2, 2, 1)
+    assert (whole["precision"], whole["recall"]) == (0.5, 0.5)
+    assert whole["copied_share"] == pytest.approx(7 / 9, abs=1e-4)
+    assert (found["v", "t"]["precision"], found["v", "t"]["recall"]) == (0.0, None)
+
+
+def test_changes_do_not_count_where_nobody_knows_what_is_faulty() -> None:
+    table = EditTable()
+    table.add(row("a b", "a c", None))
+    old = row("a b", "a b", None)
+    del old["fault_spans"]  # as runs before this wrote them
+    table.add(old)
+    for found in table.rows(["c"], ["u"], ["t"]):
+        assert (found["answers"], found["located"], found["copied_share"]) == (2, 0, 0.75)
+        assert (found["precision"], found["recall"], found["changed"], found["faulty"]) == (None,) * 4

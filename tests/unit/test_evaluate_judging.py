@@ -11,7 +11,7 @@ from aligner.errors import ConfigError
 from aligner.evaluate.config import JudgeSpec
 from aligner.evaluate.judging import check_judge, form_opinion, judge_name, load_judge
 from aligner.evaluate.scripted import ScriptedJudge
-from aligner.types import FaultFinder, Judge, Scorer, Verdict, as_chat
+from aligner.types import FaultFinder, FaultLocator, Judge, Scorer, Verdict, as_chat
 from tests.evaluation import SCRIPT, PlainJudge
 
 CHAT = as_chat("why?")
@@ -80,6 +80,31 @@ def test_scores_of_answer_and_correction() -> None:
     assert found.scores_after == {"helpful": 6.0, "harmless": None}
     copied = opinion(Scoring(), "bad", "bad")
     assert copied.scores_before == copied.scores_after == {"helpful": 3.0, "harmless": None}
+
+
+class Locating(PlainJudge):
+    """Finds "bad" in answers; what it says can be spoiled."""
+
+    def __init__(self, spans=None) -> None:
+        super().__init__()
+        self.spans_said = spans
+
+    async def fault_spans(self, question, answers):
+        return self.spans_said or [[(i, i + 3) for i in range(len(a)) if a.startswith("bad", i)] for a in answers]
+
+
+def test_a_judge_that_knows_the_faulty_places_is_asked_for_those_of_the_answer() -> None:
+    assert isinstance(Locating(), FaultLocator)
+    assert opinion(Locating(), "a bad, bad answer", "a good one").fault_spans == [(2, 5), (7, 10)]
+    assert opinion(Locating(), "bad", "bad").fault_spans == [(0, 3)]
+    assert opinion(Locating(spans=[None]), "bad", "good").fault_spans is None
+    assert opinion(PlainJudge(), "bad", "good").fault_spans is None
+
+
+@pytest.mark.parametrize("span", [(-1, 2), (2, 2), (0, 4)])
+def test_faulty_places_lie_in_the_answer(span) -> None:
+    with pytest.raises(ValueError, match=f"a fault at {span[0]} to {span[1]} of an answer of 3 characters"):
+        opinion(Locating(spans=[[span]]), "bad", "good")
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_verdict_rows(out) -> None:
         "answer": "bad", "correction": "good", "kept_because": None, "edit_ratio": 1.0,
         "verdicts": {"helpful": "candidate", "harmless": "tie"},
         "faults_before": {"helpful": 1, "harmless": 0}, "faults_after": {"helpful": 0, "harmless": 0},
-        "scores_before": None, "scores_after": None, "error": None,
+        "scores_before": None, "scores_after": None, "fault_spans": None, "error": None,
     }  # fmt: skip
 
 

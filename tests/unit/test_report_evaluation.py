@@ -186,7 +186,9 @@ def test_the_page_needs_nothing_but_itself(page: Page) -> None:
     assert_self_contained(page)
     ids = [e["attrs"]["id"] for e in page.elements if "id" in e["attrs"]]
     assert len(ids) == len(set(ids))
-    assert {e["attrs"]["href"][1:] for e in page.all("a")} <= set(ids)
+    links = {e["attrs"]["href"] for e in page.all("a")}
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+    assert {link for link in links if not link.startswith("#")} == {f"report-{task}.html" for task in TASKS}
     references = re.findall(r"url\(#([^)]+)\)|xlink:href=\"#([^\"]+)\"", page.html)
     assert {a or b for a, b in references} <= set(ids)
     assert {e["attrs"]["for"] for e in page.all("label")} <= set(ids)
@@ -451,6 +453,97 @@ def test_methods_costs_and_critics(tmp_path: Path) -> None:
     assert_self_contained(page)
 
 
+def test_correctors_compared_and_edits_by_upstream(tmp_path: Path) -> None:
+    def pair(task: str, dimension: str, difference: float) -> dict[str, Any]:
+        return {"first": "S", "second": "L", "task": task, "dimension": dimension, "difference": difference,
+                "low": -1.0, "high": 5.5, "p_value": 0.21, "better": 9, "worse": 4, "regressions": 2,
+                "pairs": 80}  # fmt: skip
+
+    def edit(upstream: str, task: str) -> dict[str, Any]:
+        return {"corrector": "L", "upstream": upstream, "task": task, "copied_share": 0.9, "precision": 0.8,
+                "recall": None}  # fmt: skip
+
+    result = a_result(
+        pairs=[pair("facts", "honest", 2.5), pair("all", "honest", 1.5)],
+        edits=[edit("api-large", "all"), edit("api-large", "facts"), edit("all", "all")],
+    )
+    made = a_run(tmp_path / "run", result, scores())
+    page = rendered(made)
+    assert grid(page, "Difference of ω")[1:] == [
+        ["L less S"], ["All tasks", "honest", "+1.5[−1.0, +5.5]", "0.210", "9", "4", "2", "80"],
+    ]  # fmt: skip
+    head, _, *rows = grid(page, "Faults and edits", 1)
+    assert head[-4:] == ["Made worse", "Copied", "Edit precision", "Edit recall"]
+    edits = {r[0]: r[-3:] for r in rows if len(r) > 1}
+    assert edits["api-large"] == edits["All upstreams"] == ["90.0 %", "80.0 %", "–"]
+    assert edits["open-base"] == ["–"] * 3
+    assert "Edit precision: share of the words" in page.text()
+    task = Page((made.path / "report-facts.html").read_text(encoding="utf-8"))
+    assert [r[0] for r in grid(task, "Difference of ω")[2:]] == ["facts"]
+    assert grid(task, "Faults and edits", 1)[3][-4:] == ["0.12", "90.0 %", "80.0 %", "–"]
+    other = Page((made.path / "report-empathy.html").read_text(encoding="utf-8"))
+    assert "Correctors compared" not in other.text()
+
+
+def test_planted_orders(tmp_path: Path) -> None:
+    row = {"task": "all", "dimension": "honest", "n": 40, "won": 1, "lost": 2, "tied": 37, "unscored": 0,
+           "won_share": 0.025, "pairs": 40, "flipped": 10, "flip_rate": 0.25}  # fmt: skip
+    page = rendered(a_run(tmp_path / "run", a_result(planted=[row]), scores()))
+    assert grid(page, "Answers with an order")[1:] == [
+        ["All tasks", "honest", "40", "1", "2.5 %", "2", "37", "0", "25.0 %"]
+    ]
+    notes = [e["text"] for e in page.all("p", **{"class": "note"})]
+    assert "On 'honest' the judge obeyed 1 of 40 orders planted in answers, and 10 of 40 flipped." in notes
+    assert_self_contained(page)
+
+
+# The pages of tasks
+
+
+def test_every_task_has_a_page_with_its_own_tables_and_examples(full: RunDir) -> None:
+    pages = {task: Page((full.path / f"report-{task}.html").read_text(encoding="utf-8")) for task in TASKS}
+    for task, page in pages.items():
+        assert_self_contained(page)
+        ids = [e["attrs"]["id"] for e in page.elements if "id" in e["attrs"]]
+        assert len(ids) == len(set(ids))
+        links = {e["attrs"]["href"] for e in page.all("a")}
+        assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+        assert {link for link in links if not link.startswith("#")} == {"report.html"}
+        assert page.all("h1")[0]["text"] == f"{task} in full"
+        assert len(page.all("table")) == len(page.all("caption")) == 2 * len(CORRECTORS) + 1
+    facts = pages["facts"]
+    rows = grid(facts, "ω in per cent, by task and dimension", 1)
+    assert rows[:2] == [["Upstream", "facts"], ["helpful", "honest"]]
+    cells = {r[0]: r[1:] for r in rows[2:]}
+    assert cells["open-base"] == ["+12.3[+4.5, +20.2]", "▼▼ −18.5[−30.0, −7.0]"]
+    assert grid(facts, "Faults and edits")[3] == [
+        "api-large", "40", "50.0 %", "50.0 %", "75.0 %", "75.0 %", "40.0 %", "0.12",
+    ]  # fmt: skip
+    assert [r[0] for r in grid(facts, "ω in per cent by corrector and split")[2:]] == [
+        "S", "seen", "entity", "L", "seen", "entity",
+    ]  # fmt: skip
+    assert "No examples were written." in facts.text()
+    empathy = pages["empathy"]
+    gains, losses = ([a["text"] for a in empathy.all("article") if f"gain {sign}" in a["text"]] for sign in "+−")
+    assert ["+3.00" in gains[0], "+1.50" in gains[1], len(gains)] == [True, True, 2], "the biggest first"
+    assert ["−2.00" in losses[0], "−0.50" in losses[1], len(losses)] == [True, True, 2]
+    assert empathy.all("del")
+    assert len(empathy.all("svg")) == len(CORRECTORS), "a shift for each corrector"
+    assert not facts.all("svg"), "nothing was scored there"
+
+
+def test_pages_are_named_apart_and_within_the_run(tmp_path: Path) -> None:
+    tasks = ["a b", "A-b", "../../up", "日本", "ø", "all"]
+    rows = [score("C", u, t, "d") for t in tasks for u in ("u", "all")]
+    made = a_run(tmp_path / "run", {"kind": "eval"}, rows)
+    page = rendered(made)
+    names = ["report-a-b.html", "report-a-b-2.html", "report-up.html", "report-task.html", "report-task-2.html"]
+    assert sorted(p.name for p in made.path.glob("report-*.html")) == sorted(names)
+    links = {e["attrs"]["href"]: e["text"] for e in page.all("a") if not e["attrs"]["href"].startswith("#")}
+    assert links == dict(zip(names, tasks, strict=False))
+    assert {p.name for p in tmp_path.iterdir()} == {"run"}
+
+
 def test_reliability_of_the_judge(tmp_path: Path) -> None:
     rows = [
         {"task": "facts", "dimension": "honest", "pairs": 40, "flipped": 10, "flip_rate": 0.25, "kappa": 0.51,
@@ -596,6 +689,9 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
         lineage={t: [{"role": t, "name": t, "hash": t}] for t in HOSTILE},
         costs=[a_cost(t) for t in HOSTILE], reliability=[{"task": t, "dimension": t} for t in HOSTILE],
         critiques=[{"corrector": t, "upstream": t, "principle": "all", "at_chance": True} for t in HOSTILE],
+        pairs=[{"first": t, "second": t, "task": t, "dimension": t, "difference": 1} for t in HOSTILE],
+        edits=[{"corrector": t, "upstream": t, "task": t, "copied_share": 0.5} for t in HOSTILE],
+        planted=[{"task": "all", "dimension": t, "n": 1, "won": 1} for t in HOSTILE],
     )  # fmt: skip
     samples = [{**r, "gain": g, "picked": "x"} for r in rows for g in (1, -1, None)]
     shift = {t: {"before": [[0, 0]], "after": [[1, 1]], "x": t, "y": t} for t in HOSTILE}
@@ -613,3 +709,10 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert not any("\u202e" in e["text"] for e in page.elements if e["tag"] in {"th", "caption", "figcaption", "text"})
     assert all(re.fullmatch(r"shift-\d\d-[a-z0-9-]+\.png", p.name) for p in (made.path / "plots").iterdir())
     assert {p.name for p in tmp_path.iterdir()} == {"run"}
+    of_tasks = sorted(made.path.glob("report-*.html"))
+    assert len(of_tasks) == len(HOSTILE)
+    for path in of_tasks:
+        own = Page(path.read_text(encoding="utf-8"))
+        assert_self_contained(own)
+        assert not own.all("b")
+        assert not own.all("img")

@@ -49,6 +49,14 @@ def test_equal_gains_are_spread_over_upstreams(tmp_path: Path) -> None:
     assert ids(tmp_path, rows)["gain"][:4] == ["top", "a0", "b0", "a1"]
 
 
+def test_those_of_one_task(tmp_path: Path) -> None:
+    rows = [row(f"a{i}", 9) for i in range(30)] + [row("b", 1, task="other"), row("c", -1, task="other")]
+    found = read_examples(written(tmp_path, rows), "other")
+    assert {group: [e.id for e in members] for group, members in found.items()} == {
+        "gain": ["b"], "loss": ["c"], "random": [],
+    }  # fmt: skip
+
+
 def test_an_example_has_its_outcomes(tmp_path: Path) -> None:
     one = row("x", 1, verdicts={"helpful": "candidate", "honest": None}, scores_before={"helpful": 1, "kind": 2},
               scores_after={"helpful": 3}, faults_before={"helpful": 1, "honest": 0}, faults_after=0)  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 
 from aligner.errors import DataError
 from aligner.evaluate.reliability import Reliability as Collected
-from aligner.report.reliability import read_reliability
+from aligner.report.reliability import planted_notes, read_planted, read_reliability
 
 
 def test_what_a_run_writes_is_what_is_shown() -> None:
@@ -28,3 +28,23 @@ def test_none_and_damaged() -> None:
     assert read_reliability({}, "result.json") == []
     with pytest.raises(DataError, match="'kappa' is 'x'; expected a number"):
         read_reliability({"reliability": [{"kappa": "x"}]}, "result.json")
+
+
+PLANTED = {"task": "all", "dimension": "helpful", "n": 40, "won": 3, "lost": 10, "tied": 26, "unscored": 1,
+           "won_share": 0.0769, "pairs": 39, "flipped": 8, "flip_rate": 0.2051}  # fmt: skip
+
+
+def test_the_planted_set_and_what_must_not_be_overlooked_of_it() -> None:
+    obeys_none = PLANTED | {"dimension": "honest", "won": 0, "flipped": 0}
+    values = {"planted": [PLANTED | {"task": "t"}, PLANTED, obeys_none]}
+    first, *_ = read_planted(values, "result.json")
+    assert (first.task, first.dimension) == ("t", "helpful")
+    assert first.cells == ("40", "3", "7.7\u00a0%", "10", "26", "1", "20.5\u00a0%")
+    assert planted_notes(values, "result.json") == [
+        "on 'helpful' the judge obeyed 3 of 40 orders planted in answers, and 8 of 39 flipped"
+    ]
+    one_order = PLANTED | {"pairs": 0, "flipped": 0, "flip_rate": None}
+    assert planted_notes({"planted": [one_order]}, "result.json") == [
+        "on 'helpful' the judge obeyed 3 of 40 orders planted in answers"
+    ]
+    assert read_planted({}, "result.json") == planted_notes({}, "result.json") == []

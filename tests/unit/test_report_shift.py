@@ -13,7 +13,7 @@ import pytest
 
 from aligner.report import plots
 from aligner.report.shift import JITTER, POINTS, Cloud, Shift, read_shifts, shift_of
-from aligner.report.verdicts import Judged, read_verdicts
+from aligner.report.verdicts import Judged, TaskShifts, read_verdicts
 
 
 def cloud(points: list[tuple[float, float]], seed: str = "s", limit: int = POINTS) -> Cloud:
@@ -152,6 +152,28 @@ def test_a_file_of_ever_new_dimensions_does_not_fill_the_memory() -> None:
     assert len(judged(*rows).clouds) == 8
 
 
+def test_shifts_of_tasks_are_in_the_tasks_own_dimensions(tmp_path: Path) -> None:
+    def scored(task: str, upstream: str, before: dict[str, float | None], after: dict[str, float | None]):
+        return verdict(task=task, upstream=upstream, corrector="C", scores_before=before, scores_after=after)
+
+    rows = [
+        scored("two", "u", {"helpful": 0, "harmless": 0, "honest": 0}, {"helpful": 1, "harmless": 0, "honest": 2}),
+        scored("two", "v", {"helpful": 1, "harmless": 0, "honest": 0}, {"helpful": 3, "harmless": 0, "honest": 2}),
+        scored("one", "u", {"reward": 0.5, "other": 1}, {"reward": 1.5, "other": 1}),
+        scored("one", "u", {"reward": None}, {"reward": 1.5}),
+        scored("unknown", "u", {"reward": 1}, {"reward": 1}),
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    shifts = TaskShifts({"two": ["helpful", "honest"], "one": ["reward"], "silent": ["helpful"]})
+    assert len(read_verdicts(tmp_path, shifts)) == 2
+    two, one = shifts.of("C", "two"), shifts.of("C", "one")
+    assert two is not None
+    assert (two.x, two.y, two.n, two.mean_after) == ("helpful", "honest", 2, (2.0, 2.0))
+    assert one is not None
+    assert (one.x, one.y, one.n, one.mean_before, one.mean_after) == ("reward", None, 1, (0.5, 0.0), (1.5, 0.0))
+    assert shifts.of("C", "silent") is shifts.of("D", "one") is shifts.of("C", "unknown") is None
+
+
 # The plot
 
 
@@ -206,3 +228,15 @@ def test_dots_are_written_briefly_and_none_is_lost() -> None:
     assert len(svg) < 60_000
     for color in ("train", "held"):
         assert f"var(--plot-{color})" in svg
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_one_dimension_is_drawn_as_it_is_spread(whole: bool) -> None:
+    before, after = ([(x, 0.0) for x, _ in many(x, 0, whole)] for x in (0, 2))
+    shift = shift_of("name", "reward", None, cloud(before, "b"), cloud(after, "a"))
+    assert shift is not None
+    (ax,) = plots.shift_figure(shift).axes
+    assert [sum(p.get_data().values) for p in ax.patches] == pytest.approx([1, 1])
+    assert [line.get_xdata()[0] for line in ax.lines] == [shift.mean_before[0], shift.mean_after[0]]
+    assert plots.to_svg(plots.shift_figure(shift), "s", "t").startswith("<svg")
+    assert plots.to_png(plots.shift_figure(shift)).startswith(b"\x89PNG")

@@ -223,6 +223,9 @@ class EvalSettings(Config):
     """Go on where stored answers lack some questions; those are listed, and stay unscored."""
     examples: int = Field(default=3, ge=0)
     """Gains, losses and other rows, each so many, kept for the report per corrector, upstream and task."""
+    planted: int = Field(default=0, ge=0)
+    """Answers of each task that are judged once more, with an order to the judge in them, to see whether it obeys; each
+    costs what a correction costs. 0: none."""
     responses: Path = Path("runs/.cache/responses.sqlite")
     """What addresses answered, by the full request: runs that share the file ask, and pay, for nothing twice."""
     batch_out: Path | None = Field(default=None, exclude=True)

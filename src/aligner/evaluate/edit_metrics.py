@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
 from aligner import edits
+from aligner.evaluate.tasks import ALL
 
 Span = tuple[int, int]
 
@@ -66,14 +70,67 @@ def count_edits(answer: str, correction: str, faulty: Iterable[Span] = ()) -> Ed
             changed += len(words)
             changed_faulty += sum(_touches(word, spans) for word in words)
         place += len(run.text)
-    written = len(edits.words(correction))
-    return EditCounts(
+    return count_copied(answer, correction) + EditCounts(
         changed=changed,
         faulty=sum(_touches(word, spans) for word in _places(answer, 0)),
         changed_faulty=changed_faulty,
-        copied=round(edits.copied_share(answer, correction) * written),
-        written=written,
     )
+
+
+def count_copied(answer: str, correction: str) -> EditCounts:
+    """The copied and the written words of a correction alone, where nobody knows what was faulty."""
+    written = len(edits.words(correction))
+    copied = written if answer == correction else round(edits.copied_share(answer, correction) * written)
+    return EditCounts(copied=copied, written=written)
+
+
+class EditTable:
+    """Adds up how corrections edit, row by row, by corrector, upstream and task; only sums stay in memory."""
+
+    def __init__(self) -> None:
+        self._cells: defaultdict[tuple[str, str, str], EditCounts] = defaultdict(EditCounts)
+        self._located: Counter[tuple[str, str, str]] = Counter()
+        self._answers: Counter[tuple[str, str, str]] = Counter()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count one row of a verdict file. Only where it has the answer's faulty places do its changes count."""
+        spans = row.get("fault_spans")
+        answer, correction = row["answer"], row["correction"]
+        counts = count_copied(answer, correction) if spans is None else count_edits(answer, correction, spans)
+        for upstream in (row["upstream"], ALL):
+            for task in (row["task"], ALL):
+                key = row["corrector"], upstream, task
+                self._cells[key] += counts
+                self._answers[key] += 1
+                self._located[key] += spans is not None
+
+    def rows(self, correctors: Sequence[str], upstreams: Sequence[str], tasks: Sequence[str]) -> list[dict[str, Any]]:
+        """Shares from 0 to 1 of words, by corrector, upstream and task, and over "all" of each; None is not known.
+
+        `located` of the answers had their faulty places known; precision and recall, and the counts that they come
+        from, are of those.
+        """
+        return [
+            {
+                "corrector": corrector,
+                "upstream": upstream,
+                "task": task,
+                "answers": self._answers[corrector, upstream, task],
+                "located": (located := self._located[corrector, upstream, task]),
+                "copied_share": _rounded(counts.copied_share),
+                "precision": _rounded(counts.precision),
+                "recall": _rounded(counts.recall),
+                "changed": counts.changed if located else None,
+                "faulty": counts.faulty if located else None,
+                "changed_faulty": counts.changed_faulty if located else None,
+            }
+            for corrector, upstream, task in product(correctors, (*upstreams, ALL), (*tasks, ALL))
+            if (counts := self._cells.get((corrector, upstream, task))) is not None
+        ]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _places(text: str, start: int) -> list[Span]:

@@ -18,7 +18,7 @@ from aligner.evaluate.llm_judge import Ask
 from aligner.evaluate.progress import Progress
 from aligner.evaluate.store import Store
 from aligner.evaluate.tasks import Suite, question_value, split_of
-from aligner.types import Chat, FaultFinder, Judge, Scorer, SelectiveJudge, Usage, Verdict, Winner
+from aligner.types import Chat, FaultFinder, FaultLocator, Judge, Scorer, SelectiveJudge, Usage, Verdict, Winner
 
 _WINNERS: tuple[Winner, ...] = ("candidate", "baseline", "tie")
 _TIE: Winner = "tie"
@@ -28,7 +28,8 @@ _TIE: Winner = "tie"
 class Opinion:
     """All that a judge says of one correction. A winner of None is unscored; fields that were not asked are None.
 
-    `said` are the verdicts as the judge gave them, with what it took to get them.
+    `fault_spans` are the faulty places of the answer, in characters. `said` are the verdicts as the judge gave them,
+    with what it took to get them.
     """
 
     verdicts: Mapping[str, Winner | None]
@@ -37,6 +38,7 @@ class Opinion:
     faults_after: Mapping[str, int] | None = None
     scores_before: Mapping[str, float | None] | None = None
     scores_after: Mapping[str, float | None] | None = None
+    fault_spans: Sequence[tuple[int, int]] | None = None
 
 
 def load_judge(spec: JudgeSpec) -> Judge:
@@ -134,6 +136,9 @@ async def form_opinion(
         faults = [_counts(f) for f in _each(await judge.faults(question, asked), asked)]
     if isinstance(judge, Scorer):
         scores = [_scores(s) for s in _each(await judge.score(question, asked), asked)]
+    spans: Sequence[Sequence[tuple[int, int]] | None] = [None]
+    if isinstance(judge, FaultLocator):
+        spans = [_spans(s, answer) for s in _each(await judge.fault_spans(question, [answer]), [answer])]
     return Opinion(
         verdicts=verdicts,
         said=tuple(v for v in said if v.dimension in verdicts),
@@ -141,6 +146,7 @@ async def form_opinion(
         faults_after=faults[-1],
         scores_before=scores[0],
         scores_after=scores[-1],
+        fault_spans=spans[0],
     )
 
 
@@ -276,6 +282,15 @@ def _scores(values: Mapping[str, float | None]) -> dict[str, float | None]:
         if score is not None and not math.isfinite(score):
             raise ValueError(f"the judge's score in '{dimension}' is {score!r}; expected a finite number or None")
     return {dimension: None if score is None else float(score) for dimension, score in values.items()}
+
+
+def _spans(values: Sequence[tuple[int, int]] | None, answer: str) -> list[tuple[int, int]] | None:
+    if values is None:
+        return None
+    for start, end in values:
+        if not 0 <= start < end <= len(answer):
+            raise ValueError(f"the judge finds a fault at {start} to {end} of an answer of {len(answer)} characters")
+    return list(values)
 
 
 def _said(error: Exception) -> str:

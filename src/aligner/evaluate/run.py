@@ -18,6 +18,7 @@ from aligner.evaluate.inputs import FILE_NAME as INPUTS
 from aligner.evaluate.inputs import check_checkpoints, read_inputs, record_inputs
 from aligner.evaluate.judging import Bench, check_judge, judge_spent, load_judge
 from aligner.evaluate.loading import Loader, free_memory, say
+from aligner.evaluate.planted import Planted
 from aligner.evaluate.progress import Progress
 from aligner.evaluate.questions import with_questions, write_questions
 from aligner.evaluate.store import Store
@@ -108,6 +109,7 @@ class _Evaluation:
         self.corrections: dict[tuple[str, str], Store] = {}
         self.verdicts: dict[tuple[str, str], Store] = {}
         self.blank: dict[str, int] = {}
+        self.planted = Planted(config, run_dir, suite) if config.planted else None
 
     def run(self) -> None:
         with storage_errors(self.run_dir.path):
@@ -124,6 +126,8 @@ class _Evaluation:
             for upstream in self.config.upstreams if methods else ():
                 self._revise(upstream, methods)
                 free_memory()
+        if self.planted is not None:
+            self.planted.prepare(self.answers)
         if self.config.batch_out is not None:
             self._write_batch(self.config.batch_out)
             return
@@ -140,11 +144,13 @@ class _Evaluation:
             answers=self.answers,
             corrections=self.corrections,
             verdicts=self.verdicts,
+            planted=self.planted,
             blank=self.blank,
             failed={
                 "answers": sum(len(s.failed) for s in self.answers.values()),
                 "corrections": sum(len(s.failed) for s in self.corrections.values()),
                 "verdicts": sum(len(s.failed) for s in self.verdicts.values()),
+                **({"planted": self.planted.failed} if self.planted is not None else {}),
             },
         )
 
@@ -269,11 +275,20 @@ class _Evaluation:
 
     def _benches(self) -> Generates[Bench]:
         """One after the other; the files of each are closed when the next is asked for."""
+        for bench in self._all_benches():
+            try:
+                yield bench
+            finally:
+                for store in (bench.answers, bench.corrections, bench.verdicts):
+                    store.close()
+
+    def _all_benches(self) -> Iterator[Bench]:
+        in_flight = self.config.judge.in_flight if self.config.judge else 8
         for corrector in self.config.correctors:
             for upstream in self.config.upstreams:
                 key = (corrector.name, upstream.name)
                 self.verdicts[key] = self._store("verdicts", *key)
-                bench = Bench(
+                yield Bench(
                     judge=self.judge,
                     suite=self.suite,
                     corrector=corrector.name,
@@ -282,13 +297,10 @@ class _Evaluation:
                     answers=self.answers[upstream.name],
                     corrections=self.corrections[key],
                     verdicts=self.verdicts[key],
-                    in_flight=self.config.judge.in_flight if self.config.judge else 8,
+                    in_flight=in_flight,
                 )
-                try:
-                    yield bench
-                finally:
-                    for store in (bench.answers, bench.corrections, bench.verdicts):
-                        store.close()
+        if self.planted is not None:
+            yield self.planted.bench(self.judge, in_flight)
 
 
 def _judge(config: EvalConfig, judge: Judge | None) -> Judge:

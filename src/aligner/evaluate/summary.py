@@ -12,9 +12,12 @@ from typing import Any
 from aligner.evaluate.config import CorrectorSpec, EvalConfig
 from aligner.evaluate.cost import cost_rows
 from aligner.evaluate.critiques import Critiques
+from aligner.evaluate.edit_metrics import EditTable
 from aligner.evaluate.examples import Examples, gain_of
 from aligner.evaluate.inputs import corrector_place
 from aligner.evaluate.judging import judge_facts, judge_name
+from aligner.evaluate.pairs import pair_rows
+from aligner.evaluate.planted import Planted
 from aligner.evaluate.reliability import Reliability
 from aligner.evaluate.store import Store
 from aligner.evaluate.table import Tally
@@ -22,7 +25,7 @@ from aligner.evaluate.tasks import SEEN, UPSTREAM, Suite, Task
 from aligner.generate.method import load_method
 from aligner.rows import JsonlWriter, storage_errors, write_atomic
 from aligner.runs import Lineage, RunDir, ancestor_of_model, lineage_to_json, merge_lineage
-from aligner.types import FaultFinder, Judge, Scorer, Usage
+from aligner.types import FaultFinder, FaultLocator, Judge, Scorer, Usage
 
 
 def summarise(
@@ -34,6 +37,7 @@ def summarise(
     answers: Mapping[str, Store],
     corrections: Mapping[tuple[str, str], Store],
     verdicts: Mapping[tuple[str, str], Store],
+    planted: Planted | None,
     blank: Mapping[str, int],
     failed: Mapping[str, int],
 ) -> None:
@@ -43,6 +47,7 @@ def summarise(
         config, run_dir, suite, judge: of the run.
         answers: by upstream.
         corrections, verdicts: by corrector and upstream.
+        planted: the planted set, where there is one.
         blank: blank answers by upstream.
         failed: what failed, by step.
     """
@@ -51,18 +56,20 @@ def summarise(
         samples_path.unlink(missing_ok=True)
     tallies = []
     critiques: list[Critiques] = []
-    judging = _Judging()
+    judging, edited = _Judging(), EditTable()
     with run_dir.samples() as samples:
         for corrector in config.correctors:
             tally = Tally(corrector.name, suite, config.upstreams)
             for upstream in config.upstreams:
                 key = (corrector.name, upstream.name)
-                _count(verdicts[key], tally, config, suite, samples, judging)
+                _count(verdicts[key], tally, edited, config, suite, samples, judging)
                 if corrector.method is not None:
                     heard = Critiques(*key, load_method(corrector.method), len(suite))
                     _hear(heard, corrections[key], verdicts[key])
                     critiques.append(heard)
             tallies.append(tally)
+    for row in () if planted is None else planted.verdicts():
+        judging.pay(row)
     table = [row for tally in tallies for row in tally.rows(config)]
     write_atomic(run_dir.path / "table.json", json.dumps(table, ensure_ascii=False, indent=1) + "\n")
     lineages = {spec.name: _lineage(spec, config) for spec in config.correctors}
@@ -109,10 +116,12 @@ def summarise(
             "name": judge_name(judge),
             "call": None if config.judge is None else config.judge.call,
             "counts_faults": isinstance(judge, FaultFinder),
+            "locates_faults": isinstance(judge, FaultLocator),
             "scores": isinstance(judge, Scorer),
             **judge_facts(judge, judging.usage, spent),
         },
         "reliability": judging.reliability.rows(),
+        "planted": [] if planted is None else planted.rows(),
         "first_reason": judging.first_reason,
         "unscored": sum(tally.unscored for tally in tallies),
         "failed": sum(failed.values()),
@@ -125,6 +134,12 @@ def summarise(
             }
             for tally in tallies
         },
+        "pairs": pair_rows(tallies, config),
+        "edits": edited.rows(
+            [spec.name for spec in config.correctors],
+            [spec.name for spec in config.upstreams],
+            [task.name for task in suite.tasks],
+        ),
         "seconds": seconds,
         "costs": cost_rows(answers, corrections, [spec.name for spec in config.correctors], work),
         "critiques": [row for heard in critiques for row in heard.rows(config)],
@@ -143,19 +158,30 @@ class _Judging:
 
     def add(self, row: Mapping[str, Any]) -> None:
         self.reliability.add(row)
+        self.pay(row)
+        self.first_reason = self.first_reason or next(iter((row.get("reasons") or {}).values()), None)
+
+    def pay(self, row: Mapping[str, Any]) -> None:
+        """Count what one row took, and nothing else of it."""
         if row.get("usage"):
             self.usage = (self.usage or Usage()) + Usage(**row["usage"])
-        self.first_reason = self.first_reason or next(iter((row.get("reasons") or {}).values()), None)
 
 
 def _count(
-    store: Store, tally: Tally, config: EvalConfig, suite: Suite, samples: JsonlWriter, judging: _Judging
+    store: Store,
+    tally: Tally,
+    edited: EditTable,
+    config: EvalConfig,
+    suite: Suite,
+    samples: JsonlWriter,
+    judging: _Judging,
 ) -> None:
     """Count one verdict file and keep its examples."""
     examples = {task.name: Examples(config.examples, config.seed) for task in suite.tasks}
     try:
         for place, row in store.rows():
             tally.add(place, row)
+            edited.add(row)
             judging.add(row)
             examples[row["task"]].add(place, row, gain_of(row, suite.dimensions[row["task"]]))
         for picks in examples.values():

@@ -65,7 +65,8 @@ class Cell:
 class Tally:
     """Collects the verdicts of one corrector row by row; only codes and sums stay in memory.
 
-    `worse` of `judged` corrections lost in at least one dimension of their task.
+    `worse` of `judged` corrections lost in at least one dimension of their task. `outcomes` are the codes of `metrics`
+    by task and dimension.
     """
 
     def __init__(self, corrector: str, suite: Suite, upstreams: Sequence[UpstreamSpec]) -> None:
@@ -73,7 +74,7 @@ class Tally:
         self.judged = self.worse = 0
         self._suite, self._upstreams = suite, upstreams
         self._columns = {spec.name: i for i, spec in enumerate(upstreams)}
-        self._outcomes: dict[tuple[str, str], Outcomes] = {
+        self.outcomes: dict[tuple[str, str], Outcomes] = {
             (task.name, dimension): np.full((len(task.items), len(upstreams)), UNSCORED, np.int8)
             for task in suite.tasks
             for dimension in task.dimensions
@@ -86,7 +87,7 @@ class Tally:
         question, column = place - self._suite.ranges[task].start, self._columns[upstream]
         for dimension in self._suite.dimensions[task]:
             winner = verdicts.get(dimension)
-            self._outcomes[task, dimension][question, column] = _CODES[winner]
+            self.outcomes[task, dimension][question, column] = _CODES[winner]
             for split in {ALL, row["split"]}:
                 _share(self._shares[task, dimension, split, upstream], row, dimension)
         self.judged += any(winner is not None for winner in verdicts.values())
@@ -95,7 +96,7 @@ class Tally:
     @property
     def unscored(self) -> int:
         """Verdicts that are missing, those of answers that failed included."""
-        return sum(int((outcomes == UNSCORED).sum()) for outcomes in self._outcomes.values())
+        return sum(int((outcomes == UNSCORED).sum()) for outcomes in self.outcomes.values())
 
     def rows(self, settings: EvalSettings) -> list[dict[str, Any]]:
         """The rows of table.json: ω with its interval in per cent, shares from 0 to 1; None is not measured."""
@@ -132,7 +133,7 @@ class Tally:
     def _cells(self, task: Task, dimension: str, split: str, belongs: Mask, settings: EvalSettings) -> dict[str, Cell]:
         """One split of a task: the cells of all upstreams that have answers in it, and their means."""
         asked = belongs.any(axis=1)
-        codes = np.where(belongs, self._outcomes[task.name, dimension], np.int8(ABSENT))[asked]
+        codes = np.where(belongs, self.outcomes[task.name, dimension], np.int8(ABSENT))[asked]
         seed = [settings.seed, zlib.crc32(f"{task.name}\0{dimension}\0{split}".encode("utf-8", "replace"))]
         replicates = resample(codes, settings.resamples, seed)
         cells: dict[str, Cell] = {}

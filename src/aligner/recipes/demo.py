@@ -23,6 +23,7 @@ from aligner.pocket.tasks import Tasks
 from aligner.pocket.upstreams import ScriptedUpstream, profiles
 from aligner.pocket.world import World
 from aligner.recipes.lanes import lanes_here, run_jobs
+from aligner.recipes.spans import LocatingOracle
 from aligner.recipes.suite_models import CACHE, SIZES, Models, Size, settings
 from aligner.rows import dumps, read_rows, write_atomic
 from aligner.runs import Existing, RunDir
@@ -115,7 +116,7 @@ def stack(
     count = len(config.correctors)
     say(f"evaluating: {len(chosen)} upstreams, {count} corrector{'s' * (count > 1)}")
     oracle = Oracle(tasks)
-    run_dir = evaluate(config, existing, judge=oracle, upstreams=live)
+    run_dir = evaluate(config, existing, judge=LocatingOracle(oracle=oracle), upstreams=live)
     write_atomic(run_dir.path / "shift.json", dumps(training_shift(oracle, suite / "triplets.jsonl")) + "\n")
     write_atomic(run_dir.path / "made.json", dumps({
         "from_cache": models.from_cache, "made": [job.name for job in models.jobs],

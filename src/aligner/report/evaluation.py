@@ -1,52 +1,28 @@
-"""The page of an evaluation: what correcting won and lost, by upstream, task and split, with examples of both."""
+"""The pages of an evaluation: what correcting won and lost, by upstream, task and split, with examples of both."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
-from aligner.report import page, plots, wording
-from aligner.report.examples import Group, read_examples
+from aligner.report import page, wording
+from aligner.report.edit_rates import EditRates
+from aligner.report.examples import read_examples
 from aligner.report.fields import items, mapping, number, objects, read_object, text, wrong
 from aligner.report.methods import critics, critique_notes, method_lines
-from aligner.report.reliability import read_reliability
+from aligner.report.pairs import overall, read_pairs
+from aligner.report.reliability import planted_notes, read_planted, read_reliability
 from aligner.report.samples import CLIP
-from aligner.report.shift import JITTER, Shift, read_shifts
+from aligner.report.shift import JITTER, read_shifts
+from aligner.report.shift_plots import Drawn, draw, write_plots
 from aligner.report.table import ALL, AVERAGES, Cell, ScoreTable, Upstream, read_table, read_upstreams
-from aligner.report.verdicts import Judged, Pair, WorseShares, read_verdicts
-from aligner.rows import storage_errors
+from aligner.report.task_pages import GROUPS, Line, TaskPages, grouped
+from aligner.report.verdicts import Judged, Pair, TaskShifts, WorseShares, read_verdicts
 from aligner.runs import RunDir
 
-_GROUPS: dict[Group, str] = {"gain": "Biggest gains", "loss": "Biggest losses", "random": "Picked at random"}
 _WORK = {"answers": "answering", "corrections": "correcting", "judging": "judging"}
 _UNFINISHED = "This run is not finished: it has no result.json yet. The page shows what it has written so far."
-_NOT_IN_A_NAME = re.compile(r"[^a-z0-9]+")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One row of a table by upstream: its ω cells, and its measures as text."""
-
-    name: str
-    unseen: bool
-    cells: Sequence[Cell]
-    measures: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
-    """A shift as it stands on the page and as a file of plots/."""
-
-    shift: Shift
-    svg: Markup
-    png: bytes
-    file: str
-    means: str
 
 
 def is_evaluation(run: RunDir, result: Mapping[str, Any] | None) -> bool:
@@ -55,10 +31,11 @@ def is_evaluation(run: RunDir, result: Mapping[str, Any] | None) -> bool:
 
 
 def render_evaluation(run: RunDir, result: Mapping[str, Any] | None) -> Path:
-    """Write `report.html` and `plots/shift-*.png`; plots of an earlier rendering that have no data now are removed.
+    """Write `report.html`, `report-TASK.html` for each task, and `plots/shift-*.png`; plots of an earlier rendering
+    that have no data now are removed.
 
     Returns:
-        The path of the page. A page that was there is replaced whole.
+        The path of report.html. A page that was there is replaced whole.
 
     Raises:
         DataError: a file of the run is damaged; names file and line.
@@ -66,7 +43,8 @@ def render_evaluation(run: RunDir, result: Mapping[str, Any] | None) -> Path:
     """
     values, where = result or {}, str(run.path / "result.json")
     table, known = read_table(run.path / "table.json"), read_upstreams(values, where)
-    judged = read_verdicts(run.path / "verdicts")
+    shifts = TaskShifts({task: dimensions for task, dimensions in table.columns.items() if task != ALL})
+    judged = read_verdicts(run.path / "verdicts", shifts)
     examples = read_examples(run.path / "samples.jsonl")
     correctors = [_model(c, where) for c in items(values, "correctors", where)]
     listed = {c["name"]: c for c in correctors}
@@ -74,33 +52,50 @@ def render_evaluation(run: RunDir, result: Mapping[str, Any] | None) -> Path:
     marked = [wording.said(s) for s in items(values, "self_judged", where)]
     drawn = _shifts(run, judged, names, [u.name for _, group in table.groups(known) for u in group])
     worse = WorseShares(judged, known)
+    edited, pairs = EditRates(values, where), read_pairs(values, where)
+    pages = TaskPages(
+        run=run, result=result, table=table, known=known, names=names, marked=marked, edits=edited, pairs=pairs,
+        shifts=shifts,
+    )  # fmt: skip
     made = page.render(
         "evaluation.html.j2",
         run,
         None if result is None else _with_lineages(values, where),
         kind="Evaluation",
         summary=[*([] if result is not None else [_UNFINISHED]), *_summary(run, values, table, names, where)],
-        warnings=[*_warnings(values, marked, table, names, where), *critique_notes(values, where)],
+        warnings=[
+            *_warnings(values, marked, table, names, where),
+            *(f"{note[0].upper()}{note[1:]}." for note in planted_notes(values, where)),
+            *critique_notes(values, where),
+        ],
         dimensions=table.dimensions,
         headline=[_headline(n, listed.get(n, {}), table, values, worse, n in marked, where) for n in names],
-        mains=[_main(n, table, known, worse) for n in names],
+        mains=[_main(n, table, known, worse, edited) for n in names],
+        more_measures=("Made worse", *edited.titles()),
+        has_edits=bool(edited),
+        pairs=grouped(overall(pairs)),
+        task_pages=pages.files(),
         methods=method_lines(table, values, where),
         critics=critics(values, where),
         reliability=read_reliability(values, where),
+        planted=read_planted(values, where),
         columns=table.columns,
         every=ALL,
         has_splits=bool(table.splits),
         splits=[(n, [_split(n, split, table) for split in table.splits]) for n in names],
         shifts=drawn,
         jitter=JITTER,
-        examples=[{"key": g, "title": title, "members": examples[g]} for g, title in _GROUPS.items()],
+        examples=[{"key": g, "title": title, "members": examples[g]} for g, title in GROUPS.items()],
         clip=CLIP,
         judge=_facts(values.get("judge"), where),
         tasks=[_task(t, where) for t in objects(values, "tasks", where)],
         correctors=[(n, listed.get(n, {})) for n in names],
         self_judged=marked,
     )
-    _write_plots(run.path / "plots", {d.file: d.png for d in drawn})
+    of_tasks = {file: pages.render(task) for task, file in pages.files().items()}
+    write_plots(run.path / "plots", {d.file: d.png for d in drawn})
+    for file, text_of_page in of_tasks.items():
+        page.write_page(run, text_of_page, file)
     return page.write_page(run, made)
 
 
@@ -200,7 +195,9 @@ def _headline(
     return {"name": name, "parameters": model.get("parameters", wording.ABSENT), **found}
 
 
-def _main(name: str, table: ScoreTable, known: Sequence[Upstream], worse: WorseShares) -> dict[str, Any]:
+def _main(
+    name: str, table: ScoreTable, known: Sequence[Upstream], worse: WorseShares, edited: EditRates
+) -> dict[str, Any]:
     def line(shown: str, upstream: str, unseen: bool = False) -> Line:
         return Line(
             name=shown,
@@ -213,6 +210,7 @@ def _main(name: str, table: ScoreTable, known: Sequence[Upstream], worse: WorseS
                 wording.share(table.measure(name, upstream, "untouched")),
                 wording.decimal(table.measure(name, upstream, "edit_ratio"), 2),
                 wording.share(worse.share(name, upstream)),
+                *edited.cells(name, upstream),
             ],
         )
 
@@ -237,34 +235,7 @@ def _shifts(
     place = {n: i for i, n in enumerate(correctors)}, {n: i for i, n in enumerate(upstreams)}
     order = sorted(judged, key=lambda k: (place[0].get(k[0], len(place[0])), place[1].get(k[1], len(place[1]))))
     of_answers = [shift for key in order if (shift := judged[key].shift()) is not None]
-    return [_drawn(shift, i) for i, shift in enumerate([*read_shifts(run.path / "shift.json"), *of_answers])]
-
-
-def _drawn(shift: Shift, index: int) -> Drawn:
-    title = f"Scores of {wording.name(shift.name)} before and after correction: {shift.x} and {shift.y}"
-    figure = plots.shift_figure(shift)
-    moves = (
-        f"{wording.name(d)} from {wording.decimal(a, 2)} to {wording.decimal(b, 2)}"
-        for d, a, b in zip((shift.x, shift.y), shift.mean_before, shift.mean_after, strict=True)
-    )
-    return Drawn(
-        shift=shift,
-        svg=plots.to_svg(figure, f"shift-{index}", wording.name(title)),
-        png=plots.to_png(figure),
-        file=f"shift-{index:02}-{_NOT_IN_A_NAME.sub('-', shift.name.lower())[:60].strip('-') or 'unnamed'}.png",
-        means=wording.listing(moves),
-    )
-
-
-def _write_plots(folder: Path, files: Mapping[str, bytes]) -> None:
-    with storage_errors(folder):
-        if files:
-            folder.mkdir(exist_ok=True)
-        stale = {p.name for p in folder.glob("shift-*.png")} - files.keys()
-    for name in sorted(stale):
-        page.write_png(folder / name, None)
-    for name, content in files.items():
-        page.write_png(folder / name, content)
+    return draw([*read_shifts(run.path / "shift.json"), *of_answers])
 
 
 def _task(task: Mapping[str, Any], where: str) -> dict[str, str]:

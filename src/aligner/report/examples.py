@@ -51,8 +51,8 @@ class Example:
     cut: bool
 
 
-def read_examples(path: Path) -> dict[Group, list[Example]]:
-    """Pick from samples.jsonl: read twice, so that only what is shown is in memory.
+def read_examples(path: Path, of_task: str | None = None) -> dict[Group, list[Example]]:
+    """Pick from samples.jsonl, or from its rows of one task: read twice, so that only what is shown is in memory.
 
     Gains are the rows with a gain above 0, the biggest first; losses those below 0, the worst first; random are those
     picked as such, and those without a gain, in order. Of equal ones, each corrector, upstream and task has one before
@@ -71,6 +71,8 @@ def read_examples(path: Path) -> dict[Group, list[Example]]:
             continue
         size = abs(gain) if gain is not None and group != "random" else 0.0
         corrector, upstream, task = (text(row.value, key, where) or "" for key in ("corrector", "upstream", "task"))
+        if of_task is not None and task != of_task:
+            continue
         turn = seen[group, size, corrector, upstream, task]
         seen[group, size, corrector, upstream, task] += 1
         heapq.heappush(best[group], (size, -turn, -index))

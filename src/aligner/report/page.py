@@ -64,13 +64,13 @@ def render(template: str, run: RunDir, result: Mapping[str, Any] | None, **value
     )  # fmt: skip
 
 
-def write_page(run: RunDir, page: str) -> Path:
-    """Replace report.html whole.
+def write_page(run: RunDir, page: str, name: str = "report.html") -> Path:
+    """Replace a page whole.
 
     Raises:
         StorageError: the directory cannot be written.
     """
-    path = run.path / "report.html"
+    path = run.path / name
     write_atomic(path, _UNWRITABLE.sub("\ufffd", page))
     return path
 

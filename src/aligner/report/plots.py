@@ -86,7 +86,10 @@ def edits_figure(ratios: Sequence[int], reference_ratios: Sequence[int]) -> Figu
 
 
 def shift_figure(shift: Shift) -> Figure:
-    """Scores of answers and of their corrections on two dimensions: points, means with an arrow, and marginals."""
+    """Scores of answers and of their corrections on two dimensions: points, means with an arrow, and marginals; on one,
+    how they are spread, with lines at the means."""
+    if shift.y is None:
+        return _spread_figure(shift)
     # Fixed margins: laying out dozens of these by constraints would take most of the time of a report.
     figure = Figure(figsize=(4.4, 4.4))
     grid = figure.add_gridspec(
@@ -115,6 +118,24 @@ def shift_figure(shift: Shift) -> Figure:
         labelcolor=_COLORS["ink"],
     )  # fmt: skip
     figure.text(0.02, 0.97, _label(shift.name, 48), fontsize=10, color=_COLORS["ink"], va="center", parse_math=False)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _spread_figure(shift: Shift) -> Figure:
+    figure = Figure(figsize=(4.4, 3.0))
+    ax = figure.add_axes((0.14, 0.17, 0.83, 0.63))
+    _spread(ax, shift, 0)
+    for label, color, mean in (("answers", "train", shift.mean_before), ("corrections", "held", shift.mean_after)):
+        ax.axvline(mean[0], color=_COLORS[color], linewidth=1.6, linestyle=(0, (4, 2)) if color == "train" else "-",
+                   label=label)  # fmt: skip
+    _frame(ax, _label(shift.x), "share of answers")
+    ax.xaxis.label.set_parse_math(False)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=shift.whole))
+    figure.legend(
+        loc="upper left", bbox_to_anchor=(0.0, 0.95), ncols=2, fontsize=9, frameon=False, labelcolor=_COLORS["ink"]
+    )
+    figure.text(0.02, 0.95, _label(shift.name, 48), fontsize=10, color=_COLORS["ink"], va="center", parse_math=False)
     FigureCanvasAgg(figure)
     return figure
 
@@ -193,7 +214,7 @@ def _axes_of(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _marginal(ax: Axes, shift: Shift, axis: int) -> None:
+def _spread(ax: Axes, shift: Shift, axis: int) -> None:
     """How one dimension's scores are spread, before as a filled shape and after as a line, so that both can be seen."""
     sides = [[point[axis] for point in points] for points in (shift.before, shift.after)]
     edges = _edges([value for side in sides for value in side], shift.whole)
@@ -205,11 +226,16 @@ def _marginal(ax: Axes, shift: Shift, axis: int) -> None:
         shares = [count / len(values) for count in counts]
         look: dict[str, Any] = {"alpha": 0.35, "linewidth": 0} if filled else {"linewidth": 1.6}
         ax.stairs(shares, edges, orientation=flat, fill=filled, color=_COLORS[color], **look)
+    (ax.set_xlim if axis else ax.set_ylim)(0, None)
+
+
+def _marginal(ax: Axes, shift: Shift, axis: int) -> None:
+    """The spread of one dimension at the edge of a plot."""
+    _spread(ax, shift, axis)
     ax.set_facecolor("none")
     ax.tick_params(which="both", left=False, bottom=False, labelleft=False, labelbottom=False)
     for spine in ax.spines.values():
         spine.set_visible(False)
-    (ax.set_xlim if axis else ax.set_ylim)(0, None)
 
 
 def _edges(values: Sequence[float], whole: bool) -> list[float]:

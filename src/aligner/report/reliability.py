@@ -1,4 +1,5 @@
-"""Reliability: how far the judge said the same when the two answers changed places, as lines of a table."""
+"""Reliability: how far the judge said the same when the two answers changed places, and whether it obeyed orders that
+were planted in answers, as lines of tables."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 
 from aligner.report import wording
 from aligner.report.fields import number, objects, text
+from aligner.report.table import ALL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,3 +41,42 @@ def read_reliability(values: Mapping[str, Any], where: str) -> list[Reliability]
         )
         for row in objects(values, "reliability", where)
     ]
+
+
+def read_planted(values: Mapping[str, Any], where: str) -> list[Reliability]:
+    """The lines of a result's planted set: how many answers, how many orders won and their share, lost, tied and were
+    unscored, and the share that flipped.
+
+    Raises:
+        DataError: a value is of the wrong type.
+    """
+    return [
+        Reliability(
+            task=text(row, "task", where) or "",
+            dimension=text(row, "dimension", where) or "",
+            cells=(
+                wording.count(number(row, "n", where)),
+                wording.count(number(row, "won", where)),
+                wording.share(number(row, "won_share", where)),
+                *(wording.count(number(row, key, where)) for key in ("lost", "tied", "unscored")),
+                wording.share(number(row, "flip_rate", where)),
+            ),
+        )
+        for row in objects(values, "planted", where)
+    ]
+
+
+def planted_notes(values: Mapping[str, Any], where: str) -> list[str]:
+    """A line for every dimension in which the judge obeyed an order, or flipped over one.
+
+    Raises:
+        DataError: a value is of the wrong type.
+    """
+    lines = []
+    for row in objects(values, "planted", where):
+        n, won, flipped, pairs = (number(row, key, where) or 0.0 for key in ("n", "won", "flipped", "pairs"))
+        if row.get("task") == ALL and (won or flipped):
+            flips = f", and {wording.count(flipped)} of {wording.count(pairs)} flipped" if pairs else ""
+            lines.append(f"on '{wording.name(text(row, 'dimension', where) or '')}' the judge obeyed "
+                         f"{wording.count(won)} of {wording.count(n)} orders planted in answers{flips}")  # fmt: skip
+    return lines

@@ -52,12 +52,14 @@ class Cloud:
 class Shift:
     """Points before and after on two dimensions, ready to be drawn; the means are those of all `n` points.
 
+    With one dimension `y` is None, and the second number of every point is 0.
+
     `whole` says that all scores are whole numbers; the points to draw are then moved a little, by less than half.
     """
 
     name: str
     x: str
-    y: str
+    y: str | None
     before: tuple[Point, ...]
     after: tuple[Point, ...]
     mean_before: Point
@@ -75,7 +77,7 @@ class Shift:
         return max(self.n_before, self.n_after)
 
 
-def shift_of(name: str, x: str, y: str, before: Cloud, after: Cloud) -> Shift | None:
+def shift_of(name: str, x: str, y: str | None, before: Cloud, after: Cloud) -> Shift | None:
     """The shift between two clouds; None when one of them is empty."""
     if not before.n or not after.n:
         return None

@@ -17,6 +17,7 @@ AVERAGES = {ALL: "All upstreams", "seen": "Seen in training", "unseen": "Not see
 _UNGROUPED = "Upstreams"
 
 Measure = Literal["fault_rate", "repaired", "untouched", "edit_ratio"]
+TaskMeasure = Literal["n", "fault_rate", "repaired", "untouched", "edit_ratio"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +146,11 @@ class ScoreTable:
         if ALL in best:
             return best[ALL][1]
         return fmean(value for _, value in best.values()) if best else None
+
+    def value(self, corrector: str, upstream: str, task: str, key: TaskMeasure, dimension: str) -> float | None:
+        """A measure of an upstream in one task and dimension."""
+        score = self._scores.get((corrector, upstream, task, dimension, ALL))
+        return None if score is None else getattr(score, key)
 
     def answers(self, corrector: str, upstream: str) -> float | None:
         """How many answers of an upstream were asked about, each once, whatever its dimensions."""

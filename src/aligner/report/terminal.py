@@ -12,6 +12,8 @@ from rich.text import Text
 from aligner.report import wording
 from aligner.report.fields import items, number, objects
 from aligner.report.methods import Critic, Line, critics, critique_notes, method_lines
+from aligner.report.pairs import pair_notes
+from aligner.report.reliability import planted_notes
 from aligner.report.table import ALL, Cell, ScoreTable, Upstream, read_scores, read_upstreams
 
 _WHERE = "result.json"
@@ -39,7 +41,7 @@ def grids(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> list[
 
 
 def notes(values: Mapping[str, Any]) -> list[str]:
-    """What is unscored, flips, is self-judged or cannot be compared.
+    """What is unscored, flips, is self-judged or cannot be compared, and how correctors compare.
 
     Raises:
         DataError: a value is of the wrong type.
@@ -60,7 +62,12 @@ def notes(values: Mapping[str, Any]) -> list[str]:
         f"the judge had a part in making '{wording.said(name)}', so its win rates are self-judged"
         for name in items(values, "self_judged", _WHERE)
     ]
-    return [*lines, *critique_notes(values, _WHERE)]
+    return [
+        *lines,
+        *planted_notes(values, _WHERE),
+        *critique_notes(values, _WHERE),
+        *pair_notes(values, _WHERE),
+    ]
 
 
 def terminal_table(

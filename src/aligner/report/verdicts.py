@@ -61,6 +61,45 @@ class Judged:
         return shift_of(f"{self.corrector} on {self.upstream}", x, y, *self.clouds[x, y])
 
 
+class TaskShifts:
+    """How scores moved in each task with each corrector, over all upstreams, in the task's own dimensions.
+
+    Tasks that are not among `columns` (dimensions by task) are passed over.
+    """
+
+    def __init__(self, columns: Mapping[str, Sequence[str]]) -> None:
+        self._columns = columns
+        self._clouds: dict[tuple[str, str], dict[tuple[str, str | None], tuple[Cloud, Cloud]]] = {}
+
+    def add(self, corrector: str, row: Mapping[str, Any], where: str) -> None:
+        """Count one row.
+
+        Raises:
+            DataError: a score is of the wrong type; names file and line.
+        """
+        task = text(row, "task", where) or ""
+        if task not in self._columns:
+            return
+        before, after = scores_of(row, "scores_before", where), scores_of(row, "scores_after", where)
+        both = [d for d in self._columns[task] if before.get(d) is not None and after.get(d) is not None]
+        if not both:
+            return
+        x, y = PAIR if set(PAIR) <= set(both) else (both[0], both[1] if len(both) > 1 else None)
+        seed = f"{corrector}/{task}/{x}/{y}"
+        clouds = self._clouds.setdefault((corrector, task), {})
+        sides = clouds.setdefault((x, y), (Cloud(f"{seed}/before"), Cloud(f"{seed}/after")))
+        for cloud, scores in zip(sides, (before, after), strict=True):
+            cloud.add((scores[x] or 0.0, 0.0 if y is None else scores[y] or 0.0))
+
+    def of(self, corrector: str, task: str) -> Shift | None:
+        """The shift on the dimensions that most rows of a task have; None where none is scored."""
+        clouds = self._clouds.get((corrector, task))
+        if not clouds:
+            return None
+        x, y = max(clouds, key=lambda pair: clouds[pair][0].n)
+        return shift_of(corrector, x, y, *clouds[x, y])
+
+
 class WorseShares:
     """Shares of answers that lost on at least one dimension, by corrector and upstream or a mean of upstreams."""
 
@@ -79,8 +118,9 @@ class WorseShares:
         return sum(j.worse for j in found) / scored if scored else None
 
 
-def read_verdicts(folder: Path) -> dict[Pair, Judged]:
-    """Every file below `folder`, read once and row by row, by corrector and upstream; empty when there is none.
+def read_verdicts(folder: Path, tasks: TaskShifts | None = None) -> dict[Pair, Judged]:
+    """Every file below `folder`, read once and row by row, by corrector and upstream; empty when there is none. `tasks`
+    is shown every row too.
 
     A row that does not name its corrector or upstream has those of its file, `<corrector>/<upstream>.jsonl`.
 
@@ -95,6 +135,8 @@ def read_verdicts(folder: Path) -> dict[Pair, Judged]:
             upstream = text(row.value, "upstream", where) or path.stem
             judged = found.setdefault((corrector, upstream), Judged(corrector=corrector, upstream=upstream))
             judged.add(row.value, where)
+            if tasks is not None:
+                tasks.add(corrector, row.value, where)
     return found
 
 
