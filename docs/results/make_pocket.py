@@ -160,10 +160,14 @@ def main(demo: Path, table1: Path | None) -> None:
     upstreams = result["upstreams"]
     names = [c["name"] for c in result["correctors"]]
     corrector = "M" if "M" in names else names[0]
+    words = environment["command"][1:]
+    command = "aligner " + " ".join(
+        w for w, before in zip(words, ["", *words], strict=False) if "--cache" not in (w, before)
+    )
     lines = [
         "# The pocket suite, measured",
         "",
-        f"`{' '.join(environment['command'])}`, {environment['cpus']} cores ({environment['processor']}), torch "
+        f"`{command}`, {environment['cpus']} cores ({environment['processor']}), torch "
         f"{environment['packages']['torch']}, revision {environment['git']}. "
         f"{made['seconds'] / 60:.1f} minutes, of which evaluation {sum(result['seconds'].values()) / 60:.1f}; "
         f"made in this run: {', '.join(made['made']) or 'nothing'}; "
