@@ -182,9 +182,9 @@ def test_correct_keeps_the_corrections_that_a_file_of_triplets_has(capsys, tmp_p
 
 
 def test_correct_says_when_rows_failed(capsys, tmp_path, trained, answers, monkeypatch) -> None:
-    from aligner.correct.decoding import StepLoop
+    from aligner.correct.forward import Forward
 
-    monkeypatch.setattr(StepLoop, "_forward", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("lost device")))
+    monkeypatch.setattr(Forward, "__call__", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("lost device")))
     status, _, err = cli(capsys, "correct", "--aligner", trained, "--input", answers, "--output", tmp_path / "o.jsonl")
     assert status == 1
     assert "30 answers could not be corrected; the first: the corrector failed: lost device" in err
@@ -205,6 +205,7 @@ def test_correct_samples_and_limits(capsys, tmp_path, trained, answers) -> None:
         "likeliest": ["--temperature", "2.0", "--top-k", "1"],
         "nucleus": ["--temperature", "2.0", "--top-p", "0.0001"],
         "short": ["--max-new-tokens", "2"],
+        "short and undrafted": ["--max-new-tokens", "2", "--speculate", "false"],
     }.items():
         path = tmp_path / f"{name}.jsonl"
         assert cli(capsys, *common, "--output", path, *flags)[0] == 0
@@ -212,9 +213,11 @@ def test_correct_samples_and_limits(capsys, tmp_path, trained, answers) -> None:
     assert outputs["hot"] == outputs["again"]
     assert len({outputs[n] for n in ("greedy", "hot", "other")}) == 3
     assert outputs["likeliest"] == outputs["nucleus"] == outputs["greedy"]
-    kept = [json.loads(line)["kept_because"] for line in outputs["short"].splitlines()]
-    assert set(kept) <= {"cut", "emptied"}
-    assert "cut" in kept
+    assert outputs["short"] == outputs["short and undrafted"]
+    short = [json.loads(line) for line in outputs["short"].splitlines()]
+    assert {row["kept_because"] for row in short} <= {"cut", "emptied", None}
+    assert sum(row["kept_because"] == "cut" for row in short) > len(short) / 2
+    assert all(len(row["correction"]) < 12 for row in short if row["kept_because"] is None), "two tokens at most"
 
 
 def test_data_check_counts_and_names(capsys, tmp_path) -> None:

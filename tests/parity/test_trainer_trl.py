@@ -102,6 +102,6 @@ def test_bf16_stays_near_fp32_with_activations_kept_or_computed_twice(tokenizer,
         loss = one.compute_loss(model, dict(batch))
         one.accelerator.backward(loss)
         gradients.append(torch.cat([p.grad.flatten() for p in one.model.parameters()]))
-        assert loss.item() == pytest.approx(6.2, abs=0.2)  # log of the vocabulary, and half a nat of logits
+        assert loss.item() == pytest.approx(5.8, abs=0.3)  # log of the vocabulary, 5.6, and some logits
     assert torch.cosine_similarity(*gradients, dim=0) > 0.999
     assert (gradients[0] - gradients[1]).norm() < 0.02 * gradients[0].norm()
