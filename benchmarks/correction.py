@@ -82,6 +82,7 @@ def requests(aligner: Aligner, pairs: Sequence[tuple[str, str]]) -> list[Request
 
 def ours(aligner: Aligner, batch: int, rows: Sequence[Request]) -> list[list[int]]:
     loop = aligner._loop
+    loop._phrases = Phrases()  # those of the last repeat are these very corrections
     written = []
     for start in range(0, len(rows), batch):
         tickets = [loop.submit(request) for request in rows[start : start + batch]]
@@ -122,14 +123,17 @@ def ties(aligner: Aligner, rows: Sequence[Request], mine: list[list[int]], their
     return count
 
 
+def mixed(aligner: Aligner, count: int, seed: int) -> list[Request]:
+    made = [r for i, share in enumerate(MIX.values()) for r in requests(aligner, answers(i, count * share // 10, seed))]
+    Random(seed).shuffle(made)
+    return made
+
+
 def pocket(aligner: Aligner, quick: bool) -> list[dict[str, Any]]:
     count, repeats = (20, 3) if quick else (60, 5)
     buckets = {name: requests(aligner, answers(i, count, 0)) for i, name in enumerate(MIX)}
-    mixed = [r for i, (name, share) in enumerate(MIX.items())
-             for r in requests(aligner, answers(i, count * share // 10, 1))]  # fmt: skip
-    Random(0).shuffle(mixed)
     rows = []
-    for name, made in {**buckets, "mix": mixed}.items():
+    for name, made in {**buckets, "mix": mixed(aligner, count, 1)}.items():
         peers = {"generate": partial(generate, aligner, 1, made)}
         peers |= {f"prompt lookup {n}": partial(generate, aligner, 1, made, prompt_lookup_num_tokens=n)
                   for n in LOOKUP}  # fmt: skip
@@ -139,7 +143,7 @@ def pocket(aligner: Aligner, quick: bool) -> list[dict[str, Any]]:
                  "copies": sum(tuple(ids) == r.answer[:-1] for ids, r in zip(plain, made, strict=True))}  # fmt: skip
         times = interleaved({"ours": mine, **peers}, repeats)
         rows += [row(f"pocket, {name}", peer, "wall time", "s", times["ours"], times[peer], **extra) for peer in peers]
-    batched = [r for r in mixed for _ in range(1 if quick else 2)][: 32 if quick else 96]
+    batched = mixed(aligner, 40 if quick else 100, 2)
     for batch in (8, 32):
         mine, plain = partial(ours, aligner, batch, batched), partial(generate, aligner, batch, batched)
         extra = {"tied_rows": ties(aligner, batched, mine(), plain()), "answers": len(batched)}

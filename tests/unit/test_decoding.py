@@ -11,6 +11,7 @@ import torch
 from transformers import MambaConfig, MambaForCausalLM
 
 from aligner.correct.decoding import StepLoop
+from aligner.correct.forward import Forward
 from aligner.correct.ticket import Request
 from aligner.errors import CheckpointError, ConfigError, GenerationError, OutOfMemoryError
 from aligner.types import Sampling
@@ -117,10 +118,10 @@ def test_a_failed_step_fails_its_rows_and_the_loop_goes_on(model, monkeypatch, e
     with StepLoop(model) as loop:
         tickets = [loop.submit(request(20 + i)) for i in range(2)]
         loop.turn()
-        forward = loop._forward
-        monkeypatch.setattr(loop, "_forward", lambda *_, **__: (_ for _ in ()).throw(error))
+        forward = Forward.__call__
+        monkeypatch.setattr(Forward, "__call__", lambda *_, **__: (_ for _ in ()).throw(error))
         loop.turn()
-        monkeypatch.setattr(loop, "_forward", forward)
+        monkeypatch.setattr(Forward, "__call__", forward)
         expected = GenerationError if "boom" in str(error) else OutOfMemoryError
         for ticket in tickets:
             with pytest.raises(expected):
@@ -131,14 +132,14 @@ def test_a_failed_step_fails_its_rows_and_the_loop_goes_on(model, monkeypatch, e
 def test_prefill_that_runs_out_of_memory_is_tried_row_by_row(model, monkeypatch) -> None:
     with StepLoop(model) as loop:
         expected = [loop.wait(loop.submit(request(20 + i))).ids for i in range(3)]
-        forward = loop._forward
+        forward = Forward.__call__
 
-        def small(tokens, starts, wanted, first):
+        def small(self, tokens, starts, wanted, first):
             if starts[0] == 0 and len(starts) > 1:
                 raise torch.OutOfMemoryError("alloc")
-            return forward(tokens, starts, wanted, first)
+            return forward(self, tokens, starts, wanted, first)
 
-        monkeypatch.setattr(loop, "_forward", small)
+        monkeypatch.setattr(Forward, "__call__", small)
         tickets = [loop.submit(request(20 + i)) for i in range(3)]
         assert [loop.wait(t).ids for t in tickets] == expected
 
@@ -209,12 +210,12 @@ def test_an_interrupt_on_the_driving_thread_strands_nobody(model, monkeypatch) -
     """Ctrl-C in the middle of a pass: rows of that pass fail, the loop decodes on."""
     with StepLoop(model) as loop:
         expected = loop.wait(loop.submit(request())).ids
-        forward = loop._forward
-        monkeypatch.setattr(loop, "_forward", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        forward = Forward.__call__
+        monkeypatch.setattr(Forward, "__call__", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         tickets = [loop.submit(request()), loop.submit(request(40))]
         with pytest.raises(KeyboardInterrupt):
             loop.wait(tickets[0])
-        monkeypatch.setattr(loop, "_forward", forward)
+        monkeypatch.setattr(Forward, "__call__", forward)
         for ticket in tickets:
             with pytest.raises(GenerationError, match="interrupted"):
                 loop.wait(ticket)

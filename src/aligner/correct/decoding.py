@@ -52,9 +52,8 @@ class StepLoop:
         self.max_rows = max_rows
         self.prefill_tokens = prefill_tokens
         self.cache_tokens = cache_tokens
-        self._model = Forward(model)
-        self._forward = self._model.__call__
-        self._cache = self._model.cache
+        self._forward = Forward(model)
+        self._cache = self._forward.cache
         self._phrases = Phrases()
         self._pace = Pace()
         self._rows: list[Row] = []
@@ -68,7 +67,7 @@ class StepLoop:
     @property
     def forward_passes(self) -> int:
         """Passes so far, prefills and steps."""
-        return self._model.passes
+        return self._forward.passes
 
     # -- for everybody -------------------------------------------------------------------------------------------
 
@@ -81,8 +80,8 @@ class StepLoop:
         """
         if not request.prompt or request.max_new_tokens < 1:
             raise ConfigError("a request needs at least one prompt token and max_new_tokens of at least 1")
-        if request.answer and not 0 <= min(request.answer) <= max(request.answer) < self._model.vocabulary:
-            raise ConfigError(f"the answer has ids outside the model's vocabulary of {self._model.vocabulary}; "
+        if request.answer and not 0 <= min(request.answer) <= max(request.answer) < self._forward.vocabulary:
+            raise ConfigError(f"the answer has ids outside the model's vocabulary of {self._forward.vocabulary}; "
                               "encode it with the corrector's own tokenizer")  # fmt: skip
         ticket = Ticket(request, on_token)
         with self._wake:
@@ -126,7 +125,7 @@ class StepLoop:
             self._close()
 
     def _close(self) -> None:
-        self._model.close()
+        self._forward.close()
         self._fail(
             [row.ticket for row in self._rows] + list(self._waiting), GenerationError("the corrector was closed")
         )
@@ -251,8 +250,8 @@ class StepLoop:
             row.draft = self._pace.best(row.drafter.drafts(_draftable(row)) if row.drafter is not None else ())
         # A short row's padding must not reach where no row may write.
         room = max(_reach(row.ticket.request) for row in rows) - max(row.length for row in rows) - 1
-        if self._model.context is not None:
-            room = min(room, self._model.context - max(row.length for row in rows) - 1)
+        if self._forward.context is not None:
+            room = min(room, self._forward.context - max(row.length for row in rows) - 1)
         width = max(0, min(room, self._pace.width([row.draft for row in rows])))
         for row in rows:
             row.draft = Draft(row.draft.tokens[:width], row.draft.source)
