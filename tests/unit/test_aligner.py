@@ -11,6 +11,7 @@ import torch
 
 from aligner import Aligner, Message, Sampling
 from aligner.correct.card import AlignerCard
+from aligner.correct.forward import Forward
 from aligner.correct.run import CorrectConfig
 from aligner.errors import CheckpointError, DataError
 from aligner.flags import apply_flags
@@ -166,7 +167,7 @@ def test_sampling_per_call_and_its_limit(aligner) -> None:
 
 
 def test_failed_rows_are_values(aligner, monkeypatch) -> None:
-    monkeypatch.setattr(aligner._loop, "_forward", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("lost device")))
+    monkeypatch.setattr(Forward, "__call__", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("lost device")))
     correction = aligner.correct("q", "the cat.")
     assert (correction.kept_because, correction.text) == ("error", "the cat.")
     assert "lost device" in (correction.completion.error or "")
@@ -287,7 +288,7 @@ def test_a_stream_that_fails_before_its_first_token_hands_the_answer_through(ali
     async def streamed():
         return [delta async for delta in aligner.stream("q", "the cat.")]
 
-    monkeypatch.setattr(aligner._loop, "_forward", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("lost device")))
+    monkeypatch.setattr(Forward, "__call__", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("lost device")))
     deltas = asyncio.run(streamed())
     assert "".join(d.text for d in deltas) == "the cat."
     assert deltas[-1].kept_because == "error"
