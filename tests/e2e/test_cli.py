@@ -187,7 +187,7 @@ def test_correct_says_when_rows_failed(capsys, tmp_path, trained, answers, monke
     monkeypatch.setattr(Forward, "__call__", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("lost device")))
     status, _, err = cli(capsys, "correct", "--aligner", trained, "--input", answers, "--output", tmp_path / "o.jsonl")
     assert status == 1
-    assert "30 answers could not be corrected; the first: the corrector failed: lost device" in err
+    assert "30 answers could not be corrected; the first: the model failed: lost device" in err
     row = json.loads((tmp_path / "o.jsonl").read_text().splitlines()[0])
     assert (row["kept_because"], row["correction"]) == ("error", row["answer"])
     assert "lost device" in row["error"]

@@ -30,8 +30,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     suite = models.suite(TRAINED)
     write_suite(SuiteConfig(out=suite, triplets=20, texts=20, questions=4, upstream_rows=4, upstreams=TRAINED))
     tokenizer = byte_bpe_tokenizer()
-    made = [models.base("S"), models.corrector("S"), *(models.upstream(profiles()[name]) for name in TRAINED)]
-    for seed, run in enumerate(made):
+    base = models.base("S")
+    upstreams = [models.upstream(profiles()[name]) for name in TRAINED]
+    for name in TRAINED:
+        (answers := models.model_triplets(profiles()[name])).mkdir(parents=True)
+        (answers / "result.json").write_text("{}")
+    for seed, run in enumerate([base, models.corrector("S", TRAINED), *upstreams]):
         (run / "model").mkdir(parents=True)
         (run / "config.yaml").write_text("")
         (run / "result.json").write_text("{}")

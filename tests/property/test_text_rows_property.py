@@ -81,9 +81,9 @@ def test_prompts_have_the_ids_that_generation_gives_them(name: str, chat: Chat, 
     except DataError:
         # Only what generation refuses too may be refused.
         with pytest.raises(Exception, match="role not supported"):
-            generator._prompt_ids(chat)
+            generator.prompt_ids(chat)
         return
-    assert list(row.ids[: row.prompt_length]) == generator._prompt_ids(chat)
+    assert list(row.ids[: row.prompt_length]) == generator.prompt_ids(chat)
 
 
 @pytest.mark.parametrize("name", NAMES)

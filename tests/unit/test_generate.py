@@ -84,7 +84,7 @@ def test_hf_out_of_memory_halves_the_batch(upstream, monkeypatch) -> None:
 def test_hf_without_a_chat_template_reads_role_lines(upstream, monkeypatch) -> None:
     monkeypatch.setattr(upstream.tokenizer, "chat_template", None)
     chat = (Message(role="system", content="be kind"), Message(role="user", content="cat"))
-    assert upstream.tokenizer.decode(upstream._prompt_ids(chat)) == "System: be kind\nUser: cat"
+    assert upstream.tokenizer.decode(upstream.prompt_ids(chat)) == "System: be kind\nUser: cat"
 
 
 def test_load_and_errors(upstream, tmp_path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from aligner.errors import DataError, RunError
+from aligner.pocket.upstreams import profiles
 from aligner.recipes.lanes import Job, run_jobs
 from aligner.recipes.suite_models import Models, settings
 from aligner.train.config import SftConfig, TrainConfig
@@ -101,6 +102,16 @@ def test_models_are_keyed_by_what_makes_them(tmp_path) -> None:
     models.corrector("S")
     assert [j.name for j in models.jobs] == ["suite", "base S", "corrector S"]
     assert models.jobs[2].needs == ("suite", "base S")
+    models = Models(cache=tmp_path)
+    models.suite()
+    models.base("S")
+    for name in ("crow", "finch"):
+        models.upstream(profiles()[name])
+    models.model_triplets(profiles()["crow"])
+    taught = models.corrector("S", ("crow", "finch", "kite"))
+    assert taught != first["corrector"], "what the upstreams answer is part of what makes it"
+    assert models.jobs[-1].needs == ("suite", "base S", "answers crow")
+    assert [Path(p).parent.name[:4] for p in models.jobs[-1].arguments[1]["data"]] == ["suit", "answ"]
     first["suite"].mkdir(parents=True)
     (first["suite"] / "result.json").write_text("{}")
     later = Models(cache=tmp_path)

@@ -10,6 +10,7 @@ from aligner.config import Config
 from aligner.evaluate.config import EvalConfig
 from aligner.evaluate.formats import FORMATS
 from aligner.evaluate.tasks import read_task
+from aligner.pocket.model_triplets import ModelTripletsConfig
 from aligner.pocket.suite import SuiteConfig
 from aligner.recipes.suite_models import settings
 from aligner.train.config import SftConfig, TrainConfig
@@ -24,6 +25,7 @@ KINDS: dict[str, type[Config]] = {
     "pocket/base-M": SftConfig,
     "pocket/base-L": SftConfig,
     "pocket/upstream": SftConfig,
+    "pocket/model-triplets": ModelTripletsConfig,
     "pocket/corrector": TrainConfig,
     "pocket/eval": EvalConfig,
     **{f"eval/{name}": EvalConfig for name in ("paper-five", *FORMATS)},

@@ -177,7 +177,7 @@ class StepLoop:
                 for row in rows:  # one by one they may still fit
                     self._guarded([row], advance)
                 return
-            self._drop(rows, GenerationError(f"the corrector failed: {e}") if not memory else _no_memory())
+            self._drop(rows, GenerationError(f"the model failed: {e}") if not memory else _no_memory())
 
     def _drop(self, rows: list[Row], error: Exception) -> None:
         self._fail([row.ticket for row in rows], error)
@@ -312,7 +312,7 @@ class StepLoop:
 
 
 def _no_memory() -> OutOfMemoryError:
-    return OutOfMemoryError("not enough memory for the correction; lower max_rows or the answer's length")
+    return OutOfMemoryError("not enough memory for one pass; lower max_rows or the answer's length")
 
 
 def _reach(request: Request) -> int:

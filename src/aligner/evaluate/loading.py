@@ -39,13 +39,11 @@ class Loader:
             return self.live[spec.name]
         if spec.url is not None:
             return api_upstream(spec, self.responses)
-        from aligner.generate.hf import HFGenerator
+        from aligner.correct.looped import load_upstream
 
         say(f"{spec.name}: loading {spec.model}")
         config = self.config
-        return HFGenerator.from_pretrained(
-            str(spec.model), device=config.device, dtype=config.dtype, batch_size=config.batch_size
-        )
+        return load_upstream(str(spec.model), device=config.device, dtype=config.dtype, max_rows=config.batch_size)
 
     def aligner(self, spec: CorrectorSpec) -> Aligner:
         """A corrector that is run here; its size goes to metrics.jsonl.

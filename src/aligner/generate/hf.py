@@ -14,7 +14,7 @@ from aligner.prompts import question_text
 from aligner.types import Chat, Completion, Sampling, Usage
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-_DEFAULT_NEW_TOKENS = 512
+DEFAULT_NEW_TOKENS = 512
 
 
 def load_causal_lm(name: str | Path, *, device: str | None = None, dtype: Dtype = "auto") -> tuple[Any, Any]:
@@ -133,7 +133,7 @@ class HFGenerator:
         """
         prompts: list[tuple[int, list[int]]] = []
         for i, chat in enumerate(chats):
-            ids = self._prompt_ids(chat)
+            ids = self.prompt_ids(chat)
             if len(ids) < context_length(self.model):
                 prompts.append((i, ids))
             else:
@@ -145,7 +145,8 @@ class HFGenerator:
             for i, completion in await asyncio.to_thread(lambda rows: list(self._answer(rows, sampling)), batch):
                 yield i, completion
 
-    def _prompt_ids(self, chat: Chat) -> list[int]:
+    def prompt_ids(self, chat: Chat) -> list[int]:
+        """A chat's ids, up to where the answer begins."""
         if self.tokenizer.chat_template is None:
             return list(self.tokenizer(question_text(chat))["input_ids"])
         messages = [{"role": m.role, "content": m.content} for m in chat]
@@ -166,7 +167,7 @@ class HFGenerator:
             return
         except RuntimeError as e:
             raise GenerationError(f"{self.name}: generation failed ({_first_line(e)})") from e
-        stops = self._stop_ids()
+        stops = self.stop_ids()
         for (i, prompt), output in zip(batch, outputs, strict=True):
             end = next((k for k, token in enumerate(output) if token in stops), None)
             written = output if end is None else output[:end]
@@ -174,7 +175,8 @@ class HFGenerator:
             usage = Usage(prompt_tokens=len(prompt), completion_tokens=len(written))
             yield i, Completion(text=text, finish_reason="length" if end is None else "stop", usage=usage)
 
-    def _stop_ids(self) -> set[int]:
+    def stop_ids(self) -> set[int]:
+        """The ids that end an answer."""
         configured = self.model.generation_config.eos_token_id
         ids = configured if isinstance(configured, list) else [configured]
         return {i for i in [*ids, self.tokenizer.eos_token_id] if i is not None}
@@ -201,9 +203,9 @@ class HFGenerator:
             output = self.model.generate(
                 tokens,
                 attention_mask=mask,
-                max_new_tokens=min(room, sampling.max_new_tokens or _DEFAULT_NEW_TOKENS),
+                max_new_tokens=min(room, sampling.max_new_tokens or DEFAULT_NEW_TOKENS),
                 pad_token_id=pad,
-                eos_token_id=sorted(self._stop_ids()) or None,
+                eos_token_id=sorted(self.stop_ids()) or None,
                 **how,
             )
         rows: list[list[int]] = output[:, width:].tolist()

@@ -94,14 +94,13 @@ def triplets(tasks: Tasks, rows: int, seed: int) -> Iterator[dict[str, Any]]:
     faulty = words("upstreams")["faulty_answers"]
     teacher = Teacher(tasks.language, ways=TRIPLET_WAYS)
     for i in range(rows):
-        task = random.choices(list(_SHARES), list(_SHARES.values()))[0]
-        question = tasks.draw(task, random, "train")
+        question = tasks.draw(draw_task(random), random, "train")
         answer = seen[i % len(seen)].answer(question, random, faulty)
         yield {
-            "question": _question(tasks, question, random),
+            "question": asked(tasks, question, random),
             "answer": text_of(answer),
             "correction": teacher.correct(question, answer, random),
-            "source": f"pocket/{task}",
+            "source": f"pocket/{question.task}",
         }
 
 
@@ -129,7 +128,7 @@ def questions(tasks: Tasks, task: TaskName, rows: int) -> Iterator[dict[str, Any
         taken.add(question.text)
         yield {
             "id": f"{task}-{len(taken):04}",
-            "question": _question(tasks, question, random),
+            "question": asked(tasks, question, random),
             "split": question.split,
             "reference": " ".join(tasks.language.say(c, 0) for c in question.required),
         }
@@ -151,10 +150,16 @@ def upstream_rows(tasks: Tasks, profile: Profile, rows: int, seed: int) -> Itera
         split: Split = random.choices(_TAUGHT, _TAUGHT_SHARES)[0]
         question = tasks.draw(task, random, "train" if task == "sums" else split, taught=True)
         answer = (every if question.split == "phrasing" else known).answer(question, random)
-        yield {"prompt": _question(tasks, question, random), "completion": text_of(answer)}
+        yield {"prompt": asked(tasks, question, random), "completion": text_of(answer)}
 
 
-def _question(tasks: Tasks, question: Question, random: Random) -> str | list[dict[str, str]]:
+def draw_task(random: Random) -> TaskName:
+    """The task of a triplet."""
+    return random.choices(list(_SHARES), list(_SHARES.values()))[0]
+
+
+def asked(tasks: Tasks, question: Question, random: Random) -> str | list[dict[str, str]]:
+    """A question as a row has it: its text, or a conversation that ends in it."""
     if random.random() >= TWO_TURNS:
         return question.text
     return [_turn(m) for m in with_earlier_turn(tasks, question, random)]

@@ -64,12 +64,15 @@ class Teacher:
         for slot, i in order.items():
             if slot not in said:
                 place = _place(parts, order, i)
-                missing = Part(text="", fault="missing_step", repaired=self.language.say(question.required[i], 0))
-                parts.insert(place, missing)
+                claim = question.required[i]
+                said_now = self.language.say(claim, 0)
+                parts.insert(place, Part(text="", claim=claim, fault="missing_step", repaired=said_now))
         return tuple(parts)
 
     def _way(self, claim: Claim, sentence: str) -> int:
-        return next(w for w in range(self.language.ways(claim)) if self.language.say(claim, w) == sentence)
+        """Which way a sentence says its claim; one that a model wrote may differ from all in its first letter."""
+        ways = range(self.language.ways(claim))
+        return next((w for w in ways if self.language.say(claim, w).lower() == sentence.lower()), 0)
 
     def _over_edit(self, parts: list[Part], random: Random) -> None:
         places = [i for i, p in enumerate(parts) if p.claim is not None and p.fault is None and p.text]

@@ -86,8 +86,11 @@ def stack(
     for size in SIZES:
         if size in sizes or any(p.size == size for p in chosen):
             models.base(size)
-    correctors = {size: models.corrector(size) for size in sizes}
     trained = {p.name: models.upstream(p) for p in chosen if p.size != "scripted"}
+    for profile in chosen:
+        if profile.seen and profile.name in trained:
+            models.model_triplets(profile)
+    correctors = {size: models.corrector(size, trained) for size in sizes}
     if models.from_cache:
         say(f"trained before: {', '.join(models.from_cache)}")
     if models.jobs:

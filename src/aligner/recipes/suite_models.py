@@ -18,6 +18,7 @@ import yaml
 
 import aligner
 from aligner.config import Config
+from aligner.pocket.model_triplets import ModelTripletsConfig
 from aligner.pocket.suite import SuiteConfig
 from aligner.pocket.upstreams import Profile, profiles
 from aligner.recipes.lanes import Job
@@ -28,7 +29,8 @@ SIZES: tuple[Size, ...] = ("S", "M", "L")
 CACHE = Path("runs/.cache")
 # What a small run changes: fewer rows, fewer questions; the code is the same.
 QUICK: Mapping[str, Mapping[str, Any]] = {
-    "suite": {"triplets": 8_000, "texts": 10_000, "upstream_rows": 2_000},
+    "suite": {"triplets": 6_000, "texts": 10_000, "upstream_rows": 2_000},
+    "model-triplets": {"rows": 1_000},
 }
 _SPEED = {"S": 1.0, "M": 2.2, "L": 3.5}
 
@@ -53,7 +55,7 @@ class Models:
 
     def suite(self, upstreams: Sequence[str] | None = None) -> Path:
         """The suite's files."""
-        changes = dict(QUICK["suite"]) if self.quick else {}
+        changes = self._changes("suite")
         if upstreams is not None and _trained(upstreams) != _trained(profiles()):
             changes["upstreams"] = [p.name for p in _trained(upstreams)]
         return self._plan("suite", SuiteConfig, settings("suite") | changes, (), ("pocket",), weight=1.0)
@@ -73,17 +75,33 @@ class Models:
         weight = 1.2 * _SPEED[profile.size]
         return self._plan(profile.name, SftConfig, values, ("suite", base), ("train",), weight=weight)
 
-    def corrector(self, size: Size) -> Path:
-        """The run of the corrector of a size."""
+    def model_triplets(self, profile: Profile) -> Path:
+        """The triplets made from what a trained upstream answers."""
+        values = settings("model-triplets") | self._changes("model-triplets") | {
+            "name": profile.name,
+            "model": str(self._places[profile.name] / "model"),
+        }  # fmt: skip
+        weight = 0.6 * _SPEED[profile.size]
+        return self._plan(
+            f"answers {profile.name}", ModelTripletsConfig, values, (profile.name,), ("pocket",), weight=weight
+        )
+
+    def corrector(self, size: Size, upstreams: Collection[str] = ()) -> Path:
+        """The run of the corrector of a size; it learns from the answers of these upstreams, and from scripted ones."""
         base = f"base {size}"
+        answers = [f"answers {p.name}" for p in _trained(upstreams) if p.seen]
         values = settings("corrector") | {
-            "data": [str(self._places["suite"] / "triplets.jsonl")],
+            "data": [str(self._places[name] / "triplets.jsonl") for name in ("suite", *answers)],
             "mix": [str(self._places["suite"] / "world.jsonl")],
             "model": str(self._places[base] / "model"),
         }
+        needs = ("suite", base, *answers)
         return self._plan(
-            f"corrector {size}", TrainConfig, values, ("suite", base), ("train", "prompts.py"), weight=8 * _SPEED[size]
+            f"corrector {size}", TrainConfig, values, needs, ("train", "prompts.py"), weight=8 * _SPEED[size]
         )
+
+    def _changes(self, name: str) -> dict[str, Any]:
+        return dict(QUICK[name]) if self.quick else {}
 
     def _plan(
         self,
@@ -125,6 +143,10 @@ def make(kind: str, values: Mapping[str, Any]) -> None:
         from aligner.train.language import run as train_language
 
         train_language(SftConfig.from_dict(values, where=out), "resume")
+    elif kind == "ModelTripletsConfig":
+        from aligner.pocket.model_triplets import run as ask_upstream
+
+        ask_upstream(ModelTripletsConfig.from_dict(values, where=out), "resume")
     else:
         from aligner.train.corrector import run as train_corrector
 
