@@ -46,12 +46,11 @@ def run(config: CalibrateConfig) -> GateCalibration:
     if not place.is_dir():
         raise CheckpointError(f"{place}: no such directory; a corrector is calibrated where it lies, so download one "
                               "from the Hub first")  # fmt: skip
-    triplets = list(read_triplets(expand(config.input, "input")))
-    with Aligner.from_pretrained(
-        place, device=config.device, dtype=config.dtype, max_rows=config.max_rows
-    ) as aligner:
+    source = expand(config.input, "input")
+    triplets = list(read_triplets(source))
+    with Aligner.from_pretrained(place, device=config.device, dtype=config.dtype, max_rows=config.max_rows) as aligner:
         found = aligner.calibrate(triplets)
-        lineage = merge_lineage(aligner.card.lineage, [ancestor_of_file("gate", config.input)])
+        lineage = merge_lineage(aligner.card.lineage, [ancestor_of_file("data", source)])
         replace(aligner.card, lineage=lineage).save(place)
     return found
 

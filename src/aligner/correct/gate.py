@@ -90,8 +90,9 @@ class GateCalibration:
             raise ConfigError(f"gate={mode}: it was calibrated at the dial strength {self.strength:g} and says nothing "
                               f"at {strength:g}; use gate=off there")  # fmt: skip
         if mode not in self.thresholds:
+            least = rows_needed(MISS_RATES[mode])
             raise CheckpointError(f"gate={mode}: {self.needed} held-out rows that need a correction are too few, it "
-                                  f"takes {rows_needed(MISS_RATES[mode])}; calibrate with more (aligner calibrate)")  # fmt: skip
+                                  f"takes {least}; calibrate with more (aligner calibrate)")  # fmt: skip
         return Gate(threshold=self.thresholds[mode])
 
     def to_json(self) -> dict[str, Any]:
