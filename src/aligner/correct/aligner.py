@@ -209,8 +209,8 @@ class Aligner:
     async def stream(self, question: Question, answer: str, sampling: Sampling | None = None) -> AsyncIterator[Delta]:
         """The correction as it is written. Leaving the iteration early cancels it.
 
-        A gate decides before the first piece. What was shown cannot be taken back: a guard that fires at the end is named in the last delta's `kept_because`.
-        An answer that does not fit is handed through as it is.
+        A gate decides before the first piece. What was shown cannot be taken back: a guard that fires at the end is
+        named in the last delta's `kept_because`. An answer that does not fit is handed through as it is.
         """
         job = self._job(question, answer, sampling, self.gate)
         if job.request is None:
