@@ -1,6 +1,6 @@
 """The gate and keep-best on answers of pocket upstreams that no corrector was trained on, judged by the oracle.
 
-    python benchmarks/gate.py --aligner DIR [--base DIR] [--quick] [--json OUT.json]
+    python benchmarks/gate.py --aligner DIR [--base DIR] [--only gate|keep-best] [--quick] [--json OUT.json]
 
 Gate: calibrated on triplets as training holds them out (seen upstreams, the fallible teacher), then beside the same
 corrector without a gate: edits of faultless answers, what the gate loses, seconds and tokens per answer. "Missed" are
@@ -236,15 +236,18 @@ def main() -> None:
     parser.add_argument("--aligner", type=Path, required=True, help="a corrector of the pocket suite")
     parser.add_argument("--base", help="what the reward model starts from; left out: the corrector's own weights")
     parser.add_argument("--quick", action="store_true", help="fewer answers, pairs and repeats")
+    parser.add_argument("--only", choices=("gate", "keep-best"), help="one half; left out: both")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     judge = oracle()
     model = options.aligner / "model" if (options.aligner / "model").is_dir() else options.aligner
     rows: list[dict[str, Any]] = []
     with Aligner.from_pretrained(model) as aligner:
-        for part in (gate_rows, partial(keep_best_rows, base=options.base or str(model))):
-            rows += part(aligner, judge=judge, quick=options.quick)
-            write(rows, options.json)
+        parts = {"gate": gate_rows, "keep-best": partial(keep_best_rows, base=options.base or str(model))}
+        for name, part in parts.items():
+            if options.only in (None, name):
+                rows += part(aligner, judge=judge, quick=options.quick)
+                write(rows, options.json)
     for r in rows:
         ratio = "" if r["ratio"] is None else f"ratio {r['ratio']:.2f}"
         print(f"{r['name']:<46} {r['metric']:<27} ours {r['ours']:8.4f}  {r['peer']} {r['theirs']:8.4f} {ratio}")
