@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from aligner import Aligner, Sampling, Triplet
+from aligner.cli import main
 from aligner.correct.calibrate import CalibrateConfig
 from aligner.correct.calibrate import run as calibrate
 from aligner.correct.card import AlignerCard
@@ -31,6 +32,8 @@ from aligner.correct.gate import (
 from aligner.correct.pace import Pace
 from aligner.correct.ticket import Request
 from aligner.errors import CheckpointError, ConfigError, DataError
+from aligner.evaluate.config import CorrectorSpec
+from aligner.evaluate.inputs import _check_card
 from aligner.prompts import PromptFormat
 from tests.models import byte_bpe_tokenizer, tiny_model
 
@@ -260,3 +263,56 @@ def test_a_calibration_survives_saving(parts, tmp_path: Path) -> None:
 def test_a_damaged_calibration_is_refused(value) -> None:
     with pytest.raises(CheckpointError, match=r"here: 'gate' is no calibration"):
         GateCalibration.from_json(value, "here")
+
+
+# -- from the command line and in an evaluation ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(parts, tmp_path: Path) -> Path:
+    """A corrector whose gate lets everything through."""
+    model, tokenizer, card = parts
+    open_wide = GateCalibration(thresholds={"balanced": -1e9}, passed={"balanced": 1.0}, needed=99, faultless=9)
+    with Aligner(model, tokenizer, AlignerCard(prompt=card.prompt, gate=open_wide)) as aligner:
+        aligner.save_pretrained(tmp_path / "c")
+    return tmp_path / "c"
+
+
+def test_the_command_line_says_what_passed(saved: Path, tmp_path: Path, capsys) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps({"question": q, "answer": a, "gate": 7}) + "\n" for q, a in PAIRS))
+    given = ["correct", "--aligner", str(saved), "--input", str(source), "--output", str(target)]
+    assert main([*given, "--gate", "balanced"]) == 0
+    assert "9 answers: 0 changed, 9 repeated unchanged (9 passed by the gate)" in capsys.readouterr().out
+    for line, (_, answer) in zip(target.read_text().splitlines(), PAIRS, strict=True):
+        row = json.loads(line)
+        assert (row["correction"], row["kept_because"], row["input_gate"]) == (answer, None, 7)
+        assert row["gate"]["passed"] is True
+        assert row["gate"]["threshold"] == -1e9
+    assert main([*given, "--overwrite", "--gate", "strict"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "gate=strict: 99 held-out rows that need a correction are too few, it takes 499" in said
+    assert target.exists()
+
+
+def test_aligner_calibrate_says_what_it_set(saved: Path, tmp_path: Path, capsys) -> None:
+    data = tmp_path / "t.jsonl"
+    rows = [{"question": f"q{i}", "answer": "a cat", "correction": "a cat" if i > 99 else "cats"} for i in range(120)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["calibrate", "--aligner", str(saved), "--input", str(data)]) == 0
+    shown = capsys.readouterr().out
+    assert "held-out rows: 100 with a correction, 20 without" in shown
+    assert "balanced: passes" in shown
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows[50:]))
+    assert main(["calibrate", "--aligner", str(saved), "--input", str(data)]) == 2
+    assert "50 held-out rows need a correction" in capsys.readouterr().err
+    assert main(["calibrate", "--aligner", str(tmp_path / "none"), "--input", str(data)]) == 2
+    assert "no such directory" in capsys.readouterr().err
+
+
+def test_an_evaluation_refuses_a_gate_before_anything_is_spent(saved: Path) -> None:
+    _check_card(CorrectorSpec(name="c", aligner=str(saved), gate="balanced"))
+    with pytest.raises(CheckpointError, match="gate=strict"):
+        _check_card(CorrectorSpec(name="c", aligner=str(saved), gate="strict"))
+    with pytest.raises(ConfigError, match="'gate' goes with 'aligner'"):
+        CorrectorSpec.from_dict({"name": "c", "method": "cai", "gate": "strict"}, where="x")
