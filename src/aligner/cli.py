@@ -31,6 +31,7 @@ Alignment by learning to correct: train a small model once, stack it on any LLM.
   aligner train CONFIG.yaml [--setting value …]     warm-up, then residual training
   aligner correct --aligner DIR --input IN.jsonl --output OUT.jsonl
                                                     correct the answers of a file
+  aligner calibrate --aligner DIR --input TRIPLETS  set the gate that lets good answers through
   aligner eval CONFIG.yaml [--setting value …]      win rates with and without correctors
   aligner data check FILE …                         what is in files of triplets
   aligner reproduce table1|table2 [--quick]         the paper's results, at pocket size
@@ -79,6 +80,7 @@ def _dispatch(arguments: list[str]) -> int:
         "demo": _recipe("demo.DemoConfig", "run", "demo"),
         "train": _train,
         "correct": _correct,
+        "calibrate": _calibrate,
         "eval": _eval,
         "data check": _data_check,
         "report": _report,
@@ -137,14 +139,32 @@ def _correct(arguments: list[str]) -> int:
     if _helped(CorrectConfig, "correct --aligner DIR --input IN --output OUT [--resume | --overwrite]", arguments):
         return 0
     existing = _existing(arguments)
+    # A scorer of one's own lies where one works, and a console script does not look there by itself.
+    sys.path.append(str(Path.cwd()))
     summary = run(_configured(CorrectConfig, arguments, "aligner correct"), existing)
     kept = "".join(f", {count} kept ({why.replace('_', ' ')})" for why, count in sorted(summary.kept.items()))
     before = f", {summary.skipped} done before" if summary.skipped else ""
-    _print(f"{summary.rows} answers: {summary.changed} changed, {summary.copies} repeated unchanged{kept}{before}")
+    passed = f" ({summary.passed} passed by the gate)" if summary.passed else ""
+    _print(
+        f"{summary.rows} answers: {summary.changed} changed, {summary.copies} repeated unchanged{passed}{kept}{before}"
+    )
     _print(f"corrections: {summary.output}")
     if summary.first_error is not None:
         _tell(f"aligner: {summary.kept['error']} answers could not be corrected; the first: {summary.first_error}")
         return 1
+    return 0
+
+
+def _calibrate(arguments: list[str]) -> int:
+    from aligner.correct.calibrate import CalibrateConfig, run
+
+    if _helped(CalibrateConfig, "calibrate --aligner DIR --input TRIPLETS", arguments):
+        return 0
+    config = _configured(CalibrateConfig, arguments, "aligner calibrate")
+    found = run(config)
+    _print(f"held-out rows: {found.needed} with a correction, {found.faultless} without")
+    for mode, threshold in found.thresholds.items():
+        _print(f"{mode}: passes {found.passed[mode]:.1%} of those without, above {threshold:.3f} nats")
     return 0
 
 

@@ -30,6 +30,8 @@ KeptBecause = Literal[
     "too_long",  # question and answer do not fit the corrector's context
     "cancelled",  # the caller stopped it
     "error",  # the corrector failed; `completion.error` says how
+    "not_better",  # of several corrections none was ranked above the original
+    "unscored",  # what ranks the corrections gave no number or verdict
 ]
 
 
@@ -160,13 +162,29 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GateDecision:
+    """Whether an answer was let through as it is, by what the corrector's first pass said of a copy.
+
+    `score` is in nats (see `aligner.correct.gate.copy_score`); above `threshold` the answer passes. `tokens` is what
+    that pass read, question and answer: all that an answer costs which passes.
+    """
+
+    passed: bool
+    score: float
+    threshold: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
-    """A piece of a stream. The last one has finish_reason and usage, and `kept_because` where a guard fired late."""
+    """A piece of a stream. The last one has finish_reason and usage, `kept_because` where a guard fired late, and
+    `gate` where one decided."""
 
     text: str
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     kept_because: KeptBecause | None = None
+    gate: GateDecision | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +192,7 @@ class Correction:
     """An answer and what became of it. `text` is what to show; `completion` is what the corrector wrote.
 
     `flags` names what should be known about the row, such as text in the answer that imitates the prompt's markers.
+    `gate` is None where no gate is on, or where the answer did not fit into the first pass.
     """
 
     question: Chat
@@ -182,6 +201,7 @@ class Correction:
     completion: Completion
     kept_because: KeptBecause | None = None
     flags: tuple[str, ...] = ()
+    gate: GateDecision | None = None
 
     @property
     def is_copy(self) -> bool:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from aligner import Aligner
-from aligner.errors import ConfigError, DataError, RunError, TrainingError
+from aligner.errors import CheckpointError, ConfigError, DataError, RunError, TrainingError
 from aligner.generate.collect import collect
 from aligner.generate.hf import HFGenerator, load_tokenizer
 from aligner.runs import RunDir
@@ -36,6 +36,22 @@ def finished(tmp_path_factory, data) -> Path:
     out = tmp_path_factory.mktemp("run") / "whole"
     run(tiny_config(data, out))
     return out
+
+
+def test_the_gate_is_calibrated_at_the_end(tmp_path, finished) -> None:
+    run_dir = run(tiny_config(write_rows(tmp_path / "toy.jsonl", toy_rows(700)), tmp_path / "run", held_out=0.5))
+    said = (run_dir.result() or {})["gate"]
+    assert said["needed"] >= 99
+    with Aligner.from_pretrained(run_dir.path, gate="balanced") as aligner:
+        assert aligner.card.gate is not None
+        assert aligner.card.gate.to_json() == said
+        correction = aligner.correct("list 1", "alpha gamma delta zeta.")
+        assert correction.gate is not None
+        assert correction.gate.threshold == said["thresholds"]["balanced"]
+    # Too few held-out rows cost the gate alone.
+    assert (RunDir(finished).result() or {})["gate"] is None
+    with pytest.raises(CheckpointError, match="never calibrated"):
+        Aligner.from_pretrained(finished, gate="balanced")
 
 
 def wait_for_step(process: subprocess.Popen[str], out: Path, stage: str, step: int) -> None:

@@ -5,19 +5,32 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from aligner.correct import guards
 from aligner.correct.card import FILE_NAME, AlignerCard
 from aligner.correct.decoding import StepLoop
+from aligner.correct.gate import Gate, GateCalibration, GateMode, gate_of
 from aligner.correct.ticket import Decoded, Request, Ticket
-from aligner.errors import AlignerError, CheckpointError, PromptError
+from aligner.errors import AlignerError, CheckpointError, ConfigError, PromptError
 from aligner.generate.hf import Dtype, context_length, load_causal_lm
 from aligner.prompts import EncodedPrompt, PromptFormat, question_text
 from aligner.tokens import IncrementalText, TextCodec
-from aligner.types import Chat, Completion, Correction, Delta, KeptBecause, Message, Sampling, Usage, as_chat
+from aligner.types import (
+    Chat,
+    Completion,
+    Correction,
+    Delta,
+    GateDecision,
+    KeptBecause,
+    Message,
+    Sampling,
+    Triplet,
+    Usage,
+    as_chat,
+)
 
 Question = str | Sequence[Message | Mapping[str, Any]]
 
@@ -30,6 +43,7 @@ class _Job:
     answer: str
     prompt: EncodedPrompt
     request: Request | None  # None: it does not fit, or cannot be encoded
+    gate: Gate | None = None
     error: str | None = None
 
 
@@ -43,6 +57,12 @@ class Aligner:
         max_rows: answers that are corrected at the same time.
         cache_tokens: positions the key-value cache may hold; None leaves it to `max_rows`.
         speculate: verify the answer in place of writing it token by token; the corrections are the same.
+        gate: "balanced" and "strict" let answers through untouched that the first pass finds good enough, as the card's
+            calibration says; a Gate has a threshold of one's own.
+
+    Raises:
+        CheckpointError: a gate that the card has no calibration for.
+        ConfigError: no such gate, or one without `speculate`, whose first pass it reads.
     """
 
     def __init__(
@@ -55,7 +75,12 @@ class Aligner:
         max_rows: int = 64,
         cache_tokens: int | None = None,
         speculate: bool = True,
+        gate: GateMode | Gate = "off",
     ) -> None:
+        where = str(getattr(model.config, "name_or_path", "")) or "corrector"
+        self.gate = gate if isinstance(gate, Gate) else gate_of(card.gate, gate, where)
+        if self.gate is not None and not speculate:
+            raise ConfigError("the gate decides by the pass that verifies the answer; give gate=off or speculate=true")
         self.model, self.tokenizer, self.card = model, tokenizer, card
         self.sampling, self.speculate = sampling or Sampling(), speculate
         self.codec = TextCodec(tokenizer)
@@ -75,13 +100,15 @@ class Aligner:
         max_rows: int = 64,
         cache_tokens: int | None = None,
         speculate: bool = True,
+        gate: GateMode | Gate = "off",
     ) -> Self:
         """Load a corrector from a directory, a training run's directory, or by Hub id.
 
         `prompt` names the format of a checkpoint that has no aligner.json, such as the released ones.
 
         Raises:
-            CheckpointError: no model there, or no aligner.json and no `prompt`.
+            CheckpointError: no model there, no aligner.json and no `prompt`, or a gate that it was not calibrated for.
+            ConfigError: no such gate, or one without `speculate`.
         """
         place = Path(path)
         if (place / "config.yaml").is_file() and (place / "model").is_dir():
@@ -89,6 +116,7 @@ class Aligner:
         model, tokenizer = load_causal_lm(path, device=device, dtype=dtype)
         card = AlignerCard.load(path)
         if prompt is not None:
+            # A calibration belongs to the prompt that it was made with.
             card = AlignerCard(
                 prompt=PromptFormat.preset(prompt, tokenizer), lineage=card.lineage if card is not None else ()
             )
@@ -99,8 +127,9 @@ class Aligner:
                 "training code, or chat"
             )
         return cls(
-            model, tokenizer, card, sampling=sampling, max_rows=max_rows, cache_tokens=cache_tokens, speculate=speculate
-        )
+            model, tokenizer, card, sampling=sampling, max_rows=max_rows, cache_tokens=cache_tokens,
+            speculate=speculate, gate=gate,
+        )  # fmt: skip
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Save weights, tokenizer and aligner.json, so that `from_pretrained` gives the same corrector."""
@@ -124,10 +153,36 @@ class Aligner:
         Raises:
             DataError: a question is no chat.
         """
+        return self._corrections(self._job(question, answer, sampling, self.gate) for question, answer in pairs)
+
+    def correct_each(
+        self, rows: Iterable[tuple[Question, str, Sampling]], gate: Gate | None = None
+    ) -> Iterator[Correction]:
+        """Correct many answers at once, each decoded in its own way, by a gate in place of this corrector's if given.
+
+        Raises:
+            DataError: a question is no chat.
+        """
+        return self._corrections(self._job(question, answer, own, gate or self.gate) for question, answer, own in rows)
+
+    def calibrate(self, triplets: Iterable[Triplet]) -> GateCalibration:
+        """Calibrate the gate by triplets that the corrector was not trained on; it then stands in the card.
+
+        `save_pretrained`, or the card's `save`, keeps it.
+
+        Raises:
+            DataError: too few of the triplets need a correction, or a question is no chat.
+        """
+        from aligner.correct.calibrate import calibration
+
+        found = calibration(self, triplets)
+        self.card = replace(self.card, gate=found)
+        return found
+
+    def _corrections(self, jobs: Iterable[_Job]) -> Iterator[Correction]:
         window: deque[tuple[_Job, Ticket | None]] = deque()
         try:
-            for question, answer in pairs:
-                job = self._job(question, answer, sampling)
+            for job in jobs:
                 window.append((job, self._loop.submit(job.request) if job.request else None))
                 if len(window) > 2 * self._loop.max_rows:
                     yield self._await(*window.popleft())
@@ -140,7 +195,7 @@ class Aligner:
 
     async def acorrect(self, question: Question, answer: str, sampling: Sampling | None = None) -> Correction:
         """Correct one answer without blocking; calls that overlap share the model's batch."""
-        job = self._job(question, answer, sampling)
+        job = self._job(question, answer, sampling, self.gate)
         if job.request is None:
             return self._await(job, None)
         ticket = self._loop.start().submit(job.request)
@@ -154,10 +209,10 @@ class Aligner:
     async def stream(self, question: Question, answer: str, sampling: Sampling | None = None) -> AsyncIterator[Delta]:
         """The correction as it is written. Leaving the iteration early cancels it.
 
-        What was shown cannot be taken back: a guard that fires at the end is named in the last delta's `kept_because`.
-        An answer that does not fit is handed through as it is.
+        A gate decides before the first piece. What was shown cannot be taken back: a guard that fires at the end is
+        named in the last delta's `kept_because`. An answer that does not fit is handed through as it is.
         """
-        job = self._job(question, answer, sampling)
+        job = self._job(question, answer, sampling, self.gate)
         if job.request is None:
             kept = self._await(job, None)
             yield Delta(text=kept.text)
@@ -180,13 +235,14 @@ class Aligner:
                 shown = True
                 yield Delta(text=text)
             done = self._await(job, ticket)
-            if done.kept_because is not None and not shown:
+            if not shown and (done.kept_because is not None or done.is_copy):
                 yield Delta(text=done.text)  # nothing was shown yet, so the original still can be
             yield Delta(
                 text="",
                 finish_reason=done.completion.finish_reason,
                 usage=done.completion.usage,
                 kept_because=done.kept_because,
+                gate=done.gate,
             )
         finally:
             ticket.cancel()
@@ -201,15 +257,15 @@ class Aligner:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _job(self, question: Question, answer: str, sampling: Sampling | None) -> _Job:
+    def _job(self, question: Question, answer: str, sampling: Sampling | None, gate: Gate | None) -> _Job:
         chat = as_chat(question)
         sampling = sampling or self.sampling
         try:
-            return self._encoded(chat, answer, sampling)
+            return self._encoded(chat, answer, sampling, gate)
         except PromptError as e:  # one text that cannot be encoded must not cost the others of its batch
             return _Job(chat=chat, answer=answer, prompt=EncodedPrompt(ids=()), request=None, error=str(e))
 
-    def _encoded(self, chat: Chat, answer: str, sampling: Sampling) -> _Job:
+    def _encoded(self, chat: Chat, answer: str, sampling: Sampling, gate: Gate | None) -> _Job:
         copy = self.card.prompt.encode_correction(self.codec, answer)
         likely = len(copy) - 1
         prompt = self.card.prompt.encode(self.codec, chat, answer, max_tokens=max(self.context - likely - 1, 1))
@@ -220,9 +276,10 @@ class Aligner:
             most = sampling.max_new_tokens or 2 * likely + 256
             request = Request(
                 prompt=prompt.ids, max_new_tokens=min(room, most), stop_ids=self._stop_ids, sampling=sampling,
-                answer=tuple(copy) if self.speculate else (),
+                answer=tuple(copy) if self.speculate or gate is not None else (),
+                passes=gate.passes if gate is not None else None,
             )  # fmt: skip
-        return _Job(chat=chat, answer=answer, prompt=prompt, request=request)
+        return _Job(chat=chat, answer=answer, prompt=prompt, request=request, gate=gate)
 
     def _await(self, job: _Job, ticket: Ticket | None) -> Correction:
         if job.error is not None:
@@ -237,11 +294,19 @@ class Aligner:
         return self._finish(job, decoded)
 
     def _finish(self, job: _Job, decoded: Decoded) -> Correction:
-        text = self._trimmed(job, self.codec.decode(decoded.ids))
+        gate = None
+        if job.gate is not None and decoded.log_probs is not None:
+            gate = job.gate.decision(decoded.log_probs, len(job.prompt.ids))
+        text = job.answer if decoded.passed else self._trimmed(job, self.codec.decode(decoded.ids))
         usage = Usage(prompt_tokens=len(job.prompt.ids), completion_tokens=len(decoded.ids))
         completion = Completion(text=text, finish_reason=decoded.finish_reason, usage=usage)
         if decoded.finish_reason == "cancelled":
-            return self._kept(job, completion, "cancelled")
+            return self._kept(job, completion, "cancelled", gate)
+        if decoded.passed:
+            return Correction(
+                question=job.chat, answer=job.answer, text=text, completion=completion, flags=_flags(job.prompt),
+                gate=gate,
+            )  # fmt: skip
         reason = guards.check(
             question=question_text(job.chat),
             answer=job.answer,
@@ -249,9 +314,9 @@ class Aligner:
             finish_reason=decoded.finish_reason,
         )
         if reason is not None:
-            return self._kept(job, completion, reason)
+            return self._kept(job, completion, reason, gate)
         return Correction(
-            question=job.chat, answer=job.answer, text=text, completion=completion, flags=_flags(job.prompt)
+            question=job.chat, answer=job.answer, text=text, completion=completion, flags=_flags(job.prompt), gate=gate
         )
 
     def _trimmed(self, job: _Job, text: str) -> str:
@@ -259,7 +324,9 @@ class Aligner:
         own = self.card.prompt.name != "chat" and not job.answer.startswith(" ")
         return text.removeprefix(" ") if own else text
 
-    def _kept(self, job: _Job, completion: Completion, reason: KeptBecause) -> Correction:
+    def _kept(
+        self, job: _Job, completion: Completion, reason: KeptBecause, gate: GateDecision | None = None
+    ) -> Correction:
         return Correction(
             question=job.chat,
             answer=job.answer,
@@ -267,6 +334,7 @@ class Aligner:
             completion=completion,
             kept_because=reason,
             flags=_flags(job.prompt),
+            gate=gate,
         )
 
 

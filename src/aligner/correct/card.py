@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from aligner.correct.gate import GateCalibration
 from aligner.errors import CheckpointError
 from aligner.prompts import PromptFormat
 from aligner.rows import write_atomic
@@ -19,14 +20,17 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlignerCard:
-    """The prompt format the corrector was trained with, and what it was made from."""
+    """The prompt format the corrector was trained with, what it was made from, and what its gate was set by."""
 
     prompt: PromptFormat
     lineage: Lineage = ()
+    gate: GateCalibration | None = None
 
     def save(self, directory: str | Path) -> None:
         """Write aligner.json beside the weights."""
         values = {"version": _VERSION, "prompt": self.prompt.to_json(), "lineage": lineage_to_json(self.lineage)}
+        if self.gate is not None:
+            values["gate"] = self.gate.to_json()
         write_atomic(Path(directory) / FILE_NAME, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
     @classmethod
@@ -57,7 +61,8 @@ class AlignerCard:
         if values.get("version") != _VERSION:
             raise CheckpointError(f"{where}: version {values.get('version')!r}, this release reads {_VERSION}; "
                                   "use the release that wrote it")  # fmt: skip
-        return cls(prompt=PromptFormat.from_json(values["prompt"], where), lineage=_lineage(values, where))
+        gate = GateCalibration.from_json(values["gate"], where) if "gate" in values else None
+        return cls(prompt=PromptFormat.from_json(values["prompt"], where), lineage=_lineage(values, where), gate=gate)
 
 
 def _lineage(values: Mapping[str, Any], where: str) -> Lineage:

@@ -218,7 +218,8 @@ class StepLoop:
             if row.ticket.request.answer:
                 row.drafter = Drafter(row.ticket.request.answer, row.ticket.request.prompt, self._phrases)
                 most = min(_draftable(row), len(row.ticket.request.answer))
-                row.draft = self._pace.best(row.drafter.drafts(self._pace.first(most, rows)))
+                asked = row.ticket.request.passes is not None  # then the whole answer is read, whether it pays or not
+                row.draft = self._pace.best(row.drafter.drafts(most if asked else self._pace.first(most, rows)))
         read = [(*prompt, *row.draft.tokens) for row, prompt in zip(joiners, prompts, strict=True)]
         width = max(map(len, read))
         # Right padding: no later position is ever looked at by an earlier one, so the causal mask alone is enough.
@@ -229,9 +230,24 @@ class StepLoop:
             row.length = len(prompt)
             if not row.ticket.request.sampling.greedy:
                 row.generator = row_generator(row.ticket.request.sampling.seed, prompt, logits.device)
+        self._pass(joiners, logits)
         self._accept(joiners, logits)
         self._pace.took(tokens.numel(), perf_counter() - began)
         self._rows = self._rows + joiners
+
+    def _pass(self, joiners: Sequence[Row], logits: Float[Tensor, "wanted vocab"]) -> None:
+        """End the rows whose answers may stand as they are, by how likely their copies are."""
+        place = 0
+        for row in joiners:
+            request, known = row.ticket.request, len(row.draft.tokens) + 1  # places whose next token is known
+            if request.passes is not None and known >= len(request.answer):
+                answer = torch.tensor(request.answer, device=logits.device)
+                log_probs = logits[place : place + len(answer)].float().log_softmax(dim=-1)
+                row.log_probs = tuple(log_probs.gather(1, answer[:, None])[:, 0].tolist())
+                row.passed = request.passes(row.log_probs)
+                if row.passed:
+                    row.finish = "stop"
+            place += known
 
     def _step(self, rows: list[Row]) -> None:
         began = perf_counter()
@@ -267,6 +283,9 @@ class StepLoop:
         best = logits.argmax(dim=-1).tolist()
         place = 0
         for row in rows:
+            if row.finish is not None:
+                place += 1 + len(row.draft.tokens)
+                continue
             right = 0
             for offset, drafted in enumerate((*row.draft.tokens, None)):
                 at = place + offset
@@ -295,7 +314,9 @@ class StepLoop:
             elif not row.ticket.future.done():
                 if row.drafter is not None and row.finish != "cancelled":
                     row.drafter.finish()
-                row.ticket.future.set_result(Decoded(ids=tuple(row.out), finish_reason=row.finish))
+                row.ticket.future.set_result(Decoded(
+                    ids=tuple(row.out), finish_reason=row.finish, log_probs=row.log_probs, passed=row.passed
+                ))  # fmt: skip
         if len(staying) < len(self._rows):
             self._retain(staying)
 

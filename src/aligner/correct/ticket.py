@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from aligner.correct.drafting import NO_DRAFT, Draft, Drafter
+from aligner.errors import ConfigError
 from aligner.types import Sampling
 
 
@@ -19,6 +20,10 @@ class Request:
 
     `answer` is what will probably be written, with the id that ends it: it is verified in place of being decoded token
     by token. It changes nothing but the time.
+
+    `passes` is asked once, after the first pass, with the natural log-probabilities of the answer's ids (at temperature
+    1, whatever the sampling); True ends the row there, with nothing written. It is not asked where the answer is longer
+    than what may be written.
     """
 
     prompt: tuple[int, ...]
@@ -26,14 +31,24 @@ class Request:
     stop_ids: frozenset[int]
     sampling: Sampling = field(default_factory=Sampling)
     answer: tuple[int, ...] = ()
+    passes: Callable[[Sequence[float]], bool] | None = None
+
+    def __post_init__(self) -> None:
+        if self.passes is not None and not self.answer:
+            raise ConfigError("a request that asks `passes` needs the ids of the answer; give `answer`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """Generated ids, the stop id left out."""
+    """Generated ids, the stop id left out.
+
+    `log_probs` is what `passes` was asked with, None where it was not asked; `passed` is what it said.
+    """
 
     ids: tuple[int, ...]
     finish_reason: Literal["stop", "length", "cancelled"]
+    log_probs: tuple[float, ...] | None = None
+    passed: bool = False
 
 
 class Ticket:
@@ -63,6 +78,8 @@ class Row:
     drafter: Drafter | None = None
     draft: Draft = NO_DRAFT  # what is verified in the pass under way
     finish: Literal["stop", "length", "cancelled"] | None = None
+    log_probs: tuple[float, ...] | None = None
+    passed: bool = False
 
     def accept(self, token: int) -> None:
         request = self.ticket.request

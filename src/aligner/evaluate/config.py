@@ -137,12 +137,16 @@ class CorrectorSpec(Config):
     """Critique and revision by prompts: a method of the package (cai, self-critique) or a YAML file of one's own."""
     prompt: str | None = None
     """The prompt format of a checkpoint without aligner.json: aligner-v1, aligner-repo or chat."""
+    gate: Literal["off", "balanced", "strict"] = "off"
+    """Let answers through untouched that one pass finds good enough, as the corrector was calibrated."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if sum(source is not None for source in (self.aligner, self.corrections, self.method)) != 1:
             raise ValueError("give either 'aligner' (it corrects now), 'corrections' (they are stored) or 'method' "
                              "(each upstream revises its own answers), and no two of them")  # fmt: skip
+        if self.gate != "off" and self.aligner is None:
+            raise ValueError("'gate' goes with 'aligner', and there is none")
         return self
 
 

@@ -162,8 +162,11 @@ def record_inputs(run_dir: RunDir, record: dict[str, Any]) -> None:
 def _check_card(spec: CorrectorSpec) -> None:
     from aligner.correct.card import FILE_NAME as CARD
     from aligner.correct.card import AlignerCard
+    from aligner.correct.gate import gate_of
 
-    if AlignerCard.load(corrector_place(spec)) is None and spec.prompt is None:
+    card = AlignerCard.load(corrector_place(spec))
+    gate_of(card.gate if card is not None and spec.prompt is None else None, spec.gate, str(spec.aligner))
+    if card is None and spec.prompt is None:
         raise CheckpointError(
             f"{spec.aligner}: no {CARD}, so the prompt it was trained with is not known; name it in the corrector's "
             "'prompt': aligner-v1 for the released 7B checkpoint, aligner-repo for the published training code, or chat"

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from aligner import edits
-from aligner.config import nearest
-from aligner.errors import AlignerError, ConfigError, DataError, GenerationError, UserError
+from aligner.errors import ConfigError, DataError, GenerationError, UserError
 from aligner.evaluate.batch import BatchJudge
 from aligner.evaluate.config import JudgeSpec
 from aligner.evaluate.llm_judge import Ask
 from aligner.evaluate.progress import Progress
 from aligner.evaluate.store import Store
 from aligner.evaluate.tasks import Suite, question_value, split_of
+from aligner.generate.named import make_named
+from aligner.generate.named import said as said_of
 from aligner.types import Chat, FaultFinder, FaultLocator, Judge, Scorer, SelectiveJudge, Usage, Verdict, Winner
 
 _WINNERS: tuple[Winner, ...] = ("candidate", "baseline", "tie")
@@ -47,29 +47,8 @@ def load_judge(spec: JudgeSpec) -> Judge:
     Raises:
         ConfigError: there is no such module or name in it, it refuses the arguments, or returns no judge.
     """
-    where = f"judge.call '{spec.call}'"
-    module_name, _, path = spec.call.partition(":")
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as e:
-        missing = f"no module is called '{e.name}'"
-        raise ConfigError(f"{where}: {missing}; install it, or start where its file lies") from None
-    except Exception as e:
-        raise ConfigError(f"{where}: the module cannot be imported ({_said(e)})") from e
-    for name in path.split("."):
-        if not hasattr(found, name):
-            known = [n for n in dir(found) if not n.startswith("_") and callable(getattr(found, n))]
-            raise ConfigError(f"{where}: nothing in it is called '{name}'; {nearest(name, known)}")
-        found = getattr(found, name)
-    if not callable(found):
-        raise ConfigError(f"{where}: it is a {type(found).__name__} and cannot be called; name what makes the judge")
-    try:
-        judge = found(**spec.arguments)
-    except AlignerError:
-        raise
-    except Exception as e:
-        raise ConfigError(f"{where}: it cannot be made with judge.arguments ({_said(e)})") from e
-    return check_judge(judge, where)
+    judge = make_named(spec.call, spec.arguments, "judge.call", "judge.arguments")
+    return check_judge(judge, f"judge.call '{spec.call}'")
 
 
 def check_judge(judge: object, where: str = "judge") -> Judge:
@@ -233,7 +212,7 @@ class Bench:
         except (UserError, GenerationError):
             raise
         except Exception as e:  # whatever a judge fails with costs this row and no other
-            opinion, error = Opinion(verdicts=dict.fromkeys(dimensions)), _said(e)
+            opinion, error = Opinion(verdicts=dict.fromkeys(dimensions)), said_of(e)
         row = {
             "split": split_of(item, self.seen),
             "upstream": self.upstream,
@@ -291,7 +270,3 @@ def _spans(values: Sequence[tuple[int, int]] | None, answer: str) -> list[tuple[
         if not 0 <= start < end <= len(answer):
             raise ValueError(f"the judge finds a fault at {start} to {end} of an answer of {len(answer)} characters")
     return list(values)
-
-
-def _said(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]

@@ -62,6 +62,7 @@ class Loader:
             dtype=config.dtype,
             max_rows=config.max_rows,
             cache_tokens=config.cache_tokens,
+            gate=spec.gate,
         )
         with self.run_dir.metrics() as metrics:
             metrics.write({"corrector": spec.name, "parameters": aligner.model.num_parameters()})

@@ -129,6 +129,8 @@ class TrainConfig(RunSettings):
     scratch."""
     samples: int = Field(default=20, ge=0)
     """Held-out rows per source that are corrected at the end and shown in the report."""
+    gate: bool = True
+    """Calibrate the gate on the held-out rows at the end: each is corrected once."""
     warmup: Warmup = Warmup()
     residual: Schedule = Schedule()
 

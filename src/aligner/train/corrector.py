@@ -8,7 +8,9 @@ from typing import Any
 
 from aligner.correct.aligner import Aligner
 from aligner.correct.card import AlignerCard
+from aligner.errors import DataError
 from aligner.prompts import PromptFormat
+from aligner.rows import storage_errors
 from aligner.runs import Existing, RunDir, lineage_to_json
 from aligner.tokens import TextCodec
 from aligner.train.config import TrainConfig
@@ -87,6 +89,7 @@ def _finish(
                 row = sample_row(triplet, correction)
                 writer.write(row)
                 samples.append(row)
+        gate = _calibrated(aligner, held_out, place) if config.gate else None
         lineage = lineage_to_json(aligner.card.lineage)
     session.finish(
         {
@@ -102,9 +105,23 @@ def _finish(
             },
             "stages": records,
             "held_out": held_out_table(run_dir, held_out, samples),
+            "gate": gate,
             "lineage": lineage,
         }
     )
+
+
+def _calibrated(aligner: Aligner, held_out: HeldOut, place: Path) -> dict[str, Any] | None:
+    """Calibrate the gate and keep it in the corrector's card; None where the held-out rows are too few."""
+    say("calibrating the gate")
+    try:
+        calibration = aligner.calibrate(chain.from_iterable(held_out.triplets.values()))
+    except DataError as e:
+        say(f"the gate is left uncalibrated: {e}")
+        return None
+    with storage_errors(place):
+        aligner.card.save(place)
+    return calibration.to_json()
 
 
 def _summary(prepared: Prepared) -> str:

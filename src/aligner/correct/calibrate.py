@@ -1,0 +1,75 @@
+"""`aligner calibrate`: sets the gate of a corrector by triplets that it was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import Field
+
+from aligner.config import Config, expand
+from aligner.correct.aligner import Aligner
+from aligner.correct.gate import NEVER, GateCalibration, HeldOutScore, calibrate_scores
+from aligner.errors import CheckpointError
+from aligner.generate.hf import Dtype
+from aligner.runs import ancestor_of_file, merge_lineage
+from aligner.triplets import read_triplets
+from aligner.types import Sampling, Triplet
+
+
+class CalibrateConfig(Config):
+    """Calibrate a corrector's gate by triplets that it was not trained on; the result stands in its aligner.json."""
+
+    aligner: Path
+    """The corrector: a directory, or a training run."""
+    input: Path
+    """Triplets, which the corrector has not seen: those with a correction set what passes, those without what it
+    saves."""
+    max_rows: int = Field(default=64, ge=1)
+    """Answers corrected at the same time."""
+    device: str | None = None
+    """cpu, cuda, …; left out: the accelerator where there is one."""
+    dtype: Dtype = "auto"
+    """Arithmetic; auto keeps what the checkpoint was saved in."""
+
+
+def run(config: CalibrateConfig) -> GateCalibration:
+    """Calibrate, and write the card.
+
+    Raises:
+        CheckpointError: no corrector lies there.
+        DataError: the file cannot be read, or too few of its triplets need a correction.
+        StorageError: the card cannot be written.
+    """
+    place = config.aligner / "model" if (config.aligner / "config.yaml").is_file() else config.aligner
+    if not place.is_dir():
+        raise CheckpointError(f"{place}: no such directory; a corrector is calibrated where it lies, so download one "
+                              "from the Hub first")  # fmt: skip
+    source = expand(config.input, "input")
+    triplets = list(read_triplets(source))
+    with Aligner.from_pretrained(place, device=config.device, dtype=config.dtype, max_rows=config.max_rows) as aligner:
+        found = aligner.calibrate(triplets)
+        lineage = merge_lineage(aligner.card.lineage, [ancestor_of_file("data", source)])
+        replace(aligner.card, lineage=lineage).save(place)
+    return found
+
+
+def calibration(aligner: Aligner, triplets: Iterable[Triplet]) -> GateCalibration:
+    """What held-out triplets say of a corrector's gate; one that does not fit into the first pass says nothing.
+
+    Raises:
+        DataError: too few of them need a correction.
+    """
+    kept = list(triplets)
+    # Greedy, whatever the corrector is set to: what it changes by chance is no property of an answer.
+    done = aligner.correct_each(((t.question, t.answer, Sampling()) for t in kept), NEVER)
+    return calibrate_scores(
+        HeldOutScore(
+            score=correction.gate.score,
+            needed=triplet.correction != triplet.answer,
+            changed=not correction.is_copy,
+        )
+        for triplet, correction in zip(kept, done, strict=True)
+        if correction.gate is not None
+    )

@@ -1,0 +1,142 @@
+"""KeepBest: several corrections of an answer, ranked beside the answer itself; the best of them all is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from aligner.correct.aligner import Aligner, Question
+from aligner.errors import ConfigError
+from aligner.generate.collect import run_sync
+from aligner.generate.hf import Dtype
+from aligner.generate.named import make_named
+from aligner.types import Correction, Judge, KeptBecause, Sampling, Scorer, Verdict
+
+_TEMPERATURE = 0.7  # of candidates after the first where the corrector is greedy
+
+_RANKS = "it needs a method `async def score(question, answers)` or `async def judge(question, candidate, baseline)`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepBest:
+    """Corrects `count` times, the first time as the corrector is set and then sampled, and keeps the best.
+
+    A Scorer ranks by the mean of its dimensions. A Judge compares each candidate with the best so far, the answer
+    first: more dimensions won than lost replace it. On a tie the answer stays, or else the earlier candidate. The
+    answer also stays where nothing can be said: a candidate without all its scores or verdicts is out, and an answer
+    without its scores wins.
+
+    Candidates that are copies, that a guard threw away, or that are equal to another cost the ranker nothing.
+
+    Raises:
+        ConfigError: `count` is below 1, or `ranker` neither scores nor judges.
+    """
+
+    aligner: Aligner
+    ranker: Scorer | Judge
+    count: int = 4
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ConfigError(f"best_of is {self.count}; it must be 1 or more")
+        if not isinstance(self.ranker, Scorer | Judge):
+            raise ConfigError(f"a {type(self.ranker).__name__} cannot rank; {_RANKS}")
+
+    def correct(self, question: Question, answer: str) -> Correction:
+        """Correct one answer.
+
+        Raises:
+            DataError: the question is no chat.
+        """
+        return next(self.correct_batch([(question, answer)]))
+
+    def correct_batch(self, pairs: Iterable[tuple[Question, str]]) -> Iterator[Correction]:
+        """Correct many answers, in order; the candidates of all of them share the corrector's batch.
+
+        Raises:
+            DataError: a question is no chat.
+        """
+        done = self.aligner.correct_each(
+            (question, answer, sampling) for question, answer in pairs for sampling in self._samplings()
+        )
+        while candidates := list(islice(done, self.count)):
+            yield run_sync(self.best(candidates))
+
+    async def best(self, candidates: Sequence[Correction]) -> Correction:
+        """The best of several corrections of one answer; usage adds up what all of them took."""
+        first, *others = candidates
+        usage = sum((c.completion.usage for c in others), first.completion.usage)
+        new: dict[str, Correction] = {}
+        for candidate in candidates:
+            if not candidate.is_copy:
+                new.setdefault(candidate.text, candidate)
+        if not new:
+            chosen = first
+        elif isinstance(self.ranker, Scorer):
+            chosen = await self._by_scores(first, list(new.values()), self.ranker)
+        else:
+            chosen = await self._by_verdicts(first, list(new.values()), self.ranker)
+        return replace(chosen, completion=replace(chosen.completion, usage=usage))
+
+    async def _by_scores(self, first: Correction, new: Sequence[Correction], scorer: Scorer) -> Correction:
+        scores = await scorer.score(first.question, [first.answer, *(c.text for c in new)])
+        original, *values = [_mean(s) for s in scores]
+        scored = [(value, candidate) for value, candidate in zip(values, new, strict=True) if value is not None]
+        if original is None or not scored:
+            return _original(new[0], "unscored")
+        value, candidate = max(scored, key=lambda pair: pair[0])
+        return candidate if value > original else _original(new[0], "not_better")
+
+    async def _by_verdicts(self, first: Correction, new: Sequence[Correction], judge: Judge) -> Correction:
+        chosen: Correction | None = None
+        judged = False
+        for candidate in new:
+            verdicts = await judge.judge(first.question, candidate.text, chosen.text if chosen else first.answer)
+            net = _net(verdicts)
+            judged = judged or net is not None
+            if net is not None and net > 0:
+                chosen = candidate
+        return chosen or _original(new[0], "not_better" if judged else "unscored")
+
+    def _samplings(self) -> Iterator[Sampling]:
+        own = self.aligner.sampling
+        yield own
+        for i in range(1, self.count):
+            yield replace(own, temperature=own.temperature or _TEMPERATURE, seed=own.seed + i)
+
+
+def load_ranker(place: str, device: str | None = None, dtype: Dtype = "auto") -> Scorer | Judge:
+    """A reward model's directory or Hub id; or `module:callable`, which is called and returns a Scorer or a Judge.
+
+    Raises:
+        CheckpointError: no scoring model there.
+        ConfigError: no such module or name in it, or what comes back can do neither.
+    """
+    if ":" in place and not Path(place).exists():
+        found = make_named(place, {}, "scorer", "no arguments")
+        if not isinstance(found, Scorer | Judge):
+            raise ConfigError(f"scorer '{place}': a {type(found).__name__} cannot rank; {_RANKS}")
+        return found
+    from aligner.generate.scorer import RewardScorer
+
+    return RewardScorer.from_pretrained(place, device=device, dtype=dtype)
+
+
+def _mean(scores: Mapping[str, float | None]) -> float | None:
+    values = [value for value in scores.values() if value is not None and math.isfinite(value)]
+    return math.fsum(values) / len(values) if values and len(values) == len(scores) else None
+
+
+def _net(verdicts: Sequence[Verdict]) -> int | None:
+    """Dimensions won less dimensions lost; None where one of them, or all, is unscored."""
+    winners = [v.winner for v in verdicts]
+    if not winners or None in winners:
+        return None
+    return winners.count("candidate") - winners.count("baseline")
+
+
+def _original(candidate: Correction, why: KeptBecause) -> Correction:
+    return replace(candidate, text=candidate.answer, kept_because=why)
