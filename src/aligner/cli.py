@@ -31,6 +31,7 @@ Alignment by learning to correct: train a small model once, stack it on any LLM.
   aligner train CONFIG.yaml [--setting value …]     warm-up, then residual training
   aligner correct --aligner DIR --input IN.jsonl --output OUT.jsonl
                                                     correct the answers of a file
+  aligner serve --aligner DIR --upstream URL        an OpenAI-compatible address that corrects any upstream
   aligner eval CONFIG.yaml [--setting value …]      win rates with and without correctors
   aligner data check FILE …                         what is in files of triplets
   aligner reproduce table1|table2 [--quick]         the paper's results, at pocket size
@@ -79,6 +80,7 @@ def _dispatch(arguments: list[str]) -> int:
         "demo": _recipe("demo.DemoConfig", "run", "demo"),
         "train": _train,
         "correct": _correct,
+        "serve": _serve,
         "eval": _eval,
         "data check": _data_check,
         "report": _report,
@@ -145,6 +147,20 @@ def _correct(arguments: list[str]) -> int:
     if summary.first_error is not None:
         _tell(f"aligner: {summary.kept['error']} answers could not be corrected; the first: {summary.first_error}")
         return 1
+    return 0
+
+
+def _serve(arguments: list[str]) -> int:
+    from aligner.serve.config import ServeConfig
+
+    usage = "serve --aligner DIR|URL --upstream [NAME=]URL [--upstream …] [--resume | --overwrite]"
+    if _helped(ServeConfig, usage, arguments):
+        return 0
+    existing = _existing(arguments)
+    config = _configured(ServeConfig, arguments, "aligner serve")
+    from aligner.serve.run import run
+
+    run(config, existing, told=lambda url: _tell(f"aligner: {url} answers, corrected; stop with Ctrl-C"))
     return 0
 
 
