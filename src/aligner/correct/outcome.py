@@ -9,10 +9,10 @@ from aligner.types import Chat, Completion, Correction, KeptBecause
 
 def finished(chat: Chat, answer: str, prompt: EncodedPrompt, completion: Completion) -> Correction:
     """The correction of an answer, or the answer and the reason for which it was kept."""
-    if completion.finish_reason in ("cancelled", "error"):
-        return kept(
-            chat, answer, prompt, completion, "cancelled" if completion.finish_reason == "cancelled" else "error"
-        )
+    if completion.finish_reason == "cancelled":
+        return kept(chat, answer, prompt, completion, "cancelled")
+    if completion.finish_reason == "error":
+        return kept(chat, answer, prompt, completion, "error")
     reason = guards.check(
         question=question_text(chat),
         answer=answer,

@@ -108,11 +108,9 @@ class RemoteAligner:
                 choice = value["choices"][0]
                 reason, text = str(choice.get("finish_reason")), str(choice["text"])
             except failures() as e:
-                return outcome.finished(job.chat, job.answer, job.prompt, failed(self._api.explain(e)))
+                return self._failed(job, self._api.explain(e))
             except (ValueError, LookupError, TypeError, AttributeError):
-                return outcome.finished(
-                    job.chat, job.answer, job.prompt, failed("the corrector's reply is no completion")
-                )
+                return self._failed(job, "the corrector's reply is no completion")
         completion = Completion(
             text=outcome.trimmed(self.card.prompt, answer, text), finish_reason=_reason(reason),
             usage=usage_of(value.get("usage")),
@@ -155,9 +153,8 @@ class RemoteAligner:
         if broken is None and reason is None:
             broken = "the corrector's stream broke off"
         whole = Completion(text="".join(texts), finish_reason=_reason(reason), usage=usage_of(usage))
-        done = outcome.finished(
-            job.chat, job.answer, job.prompt, whole if broken is None else failed(broken, whole.usage)
-        )
+        whole = whole if broken is None else failed(broken, whole.usage)
+        done = outcome.finished(job.chat, job.answer, job.prompt, whole)
         if done.kept_because is not None and not texts:
             yield Delta(text=done.text)
         yield Delta(text="", finish_reason=done.completion.finish_reason, usage=done.completion.usage,
@@ -229,11 +226,13 @@ class RemoteAligner:
         return form.before + question + form.between + answer + form.after
 
     def _kept(self, job: _Job) -> Correction:
-        error = (
-            job.error or f"question and answer have {len(job.prompt.ids)} tokens; this corrector takes {self.context}"
-        )
-        completion = Completion(text="", finish_reason="error", error=error)
-        return outcome.kept(job.chat, job.answer, job.prompt, completion, "error" if job.error else "too_long")
+        if job.error is not None:
+            return self._failed(job, job.error)
+        error = f"question and answer have {len(job.prompt.ids)} tokens; this corrector takes {self.context}"
+        return outcome.kept(job.chat, job.answer, job.prompt, failed(error), "too_long")
+
+    def _failed(self, job: _Job, error: str) -> Correction:
+        return outcome.finished(job.chat, job.answer, job.prompt, failed(error))
 
     async def _split(self, link: Any, body: dict[str, Any]) -> dict[str, Any]:
         """The fields that the client knows as arguments, and all others."""
@@ -243,10 +242,10 @@ class RemoteAligner:
         return {"model": self._api.model, **named, "extra_body": {k: v for k, v in body.items() if k not in named}}
 
     async def _only_model(self, link: Any) -> str:
-        names = [model.id async for model in link.client.models.list()]
+        names = [str(model.id) async for model in link.client.models.list()]
         if len(names) != 1:
-            raise ConfigError(f"{self._api.url}: serves {len(names)} models ({', '.join(names[:10])}); name the corrector "
-                              "with --served-aligner")  # fmt: skip
+            raise ConfigError(f"{self._api.url}: serves {len(names)} models ({', '.join(names[:10])}); name the "
+                              "corrector with --served-aligner")  # fmt: skip
         return names[0]
 
 

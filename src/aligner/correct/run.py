@@ -16,6 +16,8 @@ from rich.progress import track
 
 from aligner.config import Config
 from aligner.correct.aligner import Aligner
+from aligner.correct.loading import load_corrector
+from aligner.correct.remote import RemoteAligner, Sends
 from aligner.errors import DataError, RunError
 from aligner.generate.hf import Dtype
 from aligner.rows import JsonlWriter, Row, read_rows, storage_errors
@@ -30,11 +32,20 @@ class CorrectConfig(Config):
     """Correct the answers of a file: rows with question and answer in, the same rows with a correction out."""
 
     aligner: str
-    """The corrector: a directory, a training run, or a Hub id."""
+    """The corrector: a directory, a training run or a Hub id; or the address of a server that runs it, such as
+    http://localhost:8001/v1."""
     input: Path
     """JSONL or JSON list (plain, .gz or .xz); every row has a question (text or messages) and an answer."""
     output: Path
     """JSONL; rows in the input's order with all their fields, and correction, diff and kept_because added."""
+    tokenizer: str | None = None
+    """For a corrector behind an address: the directory with its tokenizer, config.json and aligner.json."""
+    served_aligner: str | None = None
+    """For a corrector behind an address: its name there; left out, the only model that is served."""
+    aligner_takes: Sends = "ids"
+    """For a corrector behind an address: whether its server takes token ids (vLLM, llama.cpp) or text only."""
+    aligner_key_env: str | None = None
+    """The environment variable with the key for that address."""
     prompt: str | None = None
     """The prompt format of a checkpoint without aligner.json: aligner-v1, aligner-repo or chat."""
     max_rows: int = Field(default=64, ge=1)
@@ -128,7 +139,7 @@ def run(config: CorrectConfig, existing: Existing = "refuse") -> CorrectSummary:
     )
 
 
-def _aligner(config: CorrectConfig) -> Aligner:
+def _aligner(config: CorrectConfig) -> Aligner | RemoteAligner:
     sampling = Sampling(
         temperature=config.temperature,
         top_k=config.top_k,
@@ -136,8 +147,12 @@ def _aligner(config: CorrectConfig) -> Aligner:
         max_new_tokens=config.max_new_tokens,
         seed=config.seed,
     )
-    return Aligner.from_pretrained(
+    return load_corrector(
         config.aligner,
+        tokenizer=config.tokenizer,
+        served=config.served_aligner,
+        sends=config.aligner_takes,
+        api_key_env=config.aligner_key_env,
         prompt=config.prompt,
         device=config.device,
         dtype=config.dtype,
@@ -148,7 +163,7 @@ def _aligner(config: CorrectConfig) -> Aligner:
     )
 
 
-def _corrections(path: Path, aligner: Aligner, skip: int) -> Iterator[tuple[Row, Correction]]:
+def _corrections(path: Path, aligner: Aligner | RemoteAligner, skip: int) -> Iterator[tuple[Row, Correction]]:
     waiting: deque[Row] = deque()
 
     def pairs() -> Iterator[tuple[Chat, str]]:

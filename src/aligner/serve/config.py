@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from aligner.config import Config
 from aligner.correct.loading import is_address
+from aligner.correct.remote import Sends
 from aligner.generate.hf import Dtype
 
 
@@ -68,7 +69,7 @@ class ServeConfig(Config):
     """For a corrector behind an address: the directory with its tokenizer and aligner.json."""
     served_aligner: str | None = None
     """For a corrector behind an address: its name there; left out, the only model that is served."""
-    aligner_takes: Literal["ids", "text"] = "ids"
+    aligner_takes: Sends = "ids"
     """For a corrector behind an address: whether its server takes token ids (vLLM, llama.cpp) or text only; text that
     holds the name of a special token is refused then."""
     prompt: str | None = None

@@ -202,8 +202,9 @@ class Policy:
 
     def _too_long(self, answer: Answer, said: str | None) -> RequestError:
         self.metrics.failed("too_long")
-        return RequestError(f"the answer does not fit the corrector's context ({said or 'question and answer are too long'}); "
-                            "ask for a shorter one, or leave --strict out", status=413, code="answer_too_long")  # fmt: skip
+        return RequestError(f"the answer does not fit the corrector ({said or 'question and answer are too long'}); "
+                            "ask for a shorter one, or leave --strict out", status=413,
+                            code="answer_too_long")  # fmt: skip
 
     def _slow(self) -> RequestError:
         return RequestError(f"the corrector did not finish within {self.timeout:g} s; try again, or raise "

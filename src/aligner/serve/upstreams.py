@@ -159,7 +159,8 @@ class Upstreams:
             raise RequestError(f"the upstream was silent for {self.timeout:g} s; try again", status=504,
                                code="upstream_timeout") from None  # fmt: skip
         except (aiohttp.ClientError, OSError) as e:
-            raise RequestError(f"the upstream cannot be reached, or broke off ({type(e).__name__}); try again", status=502,
+            raise RequestError(f"the upstream cannot be reached, or broke off ({type(e).__name__}); try again",
+                               status=502,
                                code="upstream_unreachable") from None  # fmt: skip
 
     async def whole(self, reply: aiohttp.ClientResponse) -> bytes:
