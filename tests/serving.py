@@ -28,8 +28,8 @@ def serving_app(app: Any) -> Iterator[str]:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         bound.listen(256)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="on", ws="none",
-                                timeout_graceful_shutdown=5)  # fmt: skip
+        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="on",
+                                ws="none", timeout_graceful_shutdown=5)  # fmt: skip
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()

@@ -379,7 +379,7 @@ def test_headers_pass_and_those_of_the_connection_do_not() -> None:
     assert (call.header("te"), call.header("x-private"), call.header("user-agent")) == (None, None, "me/1")
     assert call.header("accept-encoding") == "identity"
     assert reply.headers["x-request-id"] == "9"
-    assert "x-hop" not in reply.headers and "keep-alive" not in reply.headers
+    assert {"x-hop", "keep-alive"}.isdisjoint(reply.headers)
 
 
 def test_other_paths_are_proxied() -> None:
@@ -504,8 +504,8 @@ def test_a_stream_is_corrected_in_valid_chunks() -> None:
     assert found[0] == chat_chunk({"role": "assistant", "content": "", "reasoning_content": "beta?"})
     assert found[-2]["usage"] == {**usage, "aligner": {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}}
     last = found[-3]["choices"][0]
-    assert last["finish_reason"] == "stop" and last["delta"] == {}
-    assert last["aligner"]["original"] == "a beta c" and last["aligner"]["reason"] is None
+    assert (last["finish_reason"], last["delta"]) == ("stop", {})
+    assert (last["aligner"]["original"], last["aligner"]["reason"]) == ("a beta c", None)
     assert all(c["id"] == "chatcmpl-1" and c["system_fingerprint"] == "f" for c in found[:-1])
     assert sum(c["choices"][0]["finish_reason"] is not None for c in found[:-1] if c["choices"]) == 1
 
@@ -593,6 +593,43 @@ def test_completions_stream() -> None:
         found = chunks(post(stand.url, {"model": "m", "prompt": "q", "stream": True}, "/v1/completions"))
     assert text_of(found) == "a omega"
     assert found[-2]["choices"][0]["finish_reason"] == "length"
+
+
+def test_responses_stream() -> None:
+    part = {"type": "output_text", "text": "a beta", "annotations": []}
+    item = {"id": "i", "type": "message", "role": "assistant", "content": [part]}
+    done = {"id": "r", "output": [{"id": "t", "type": "reasoning"}, item], "usage": {"input_tokens": 1}}
+    at = {"output_index": 1, "content_index": 0, "item_id": "i"}
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": {"id": "r", "output": []}},
+        {"type": "response.reasoning_text.delta", "output_index": 0, "content_index": 0, "delta": "beta"},
+        {"type": "response.output_item.added", "output_index": 1, "item": {**item, "content": []}},
+        {"type": "response.content_part.added", **at, "part": {**part, "text": ""}},
+        {"type": "response.output_text.delta", **at, "delta": "a be", "logprobs": []},
+        {"type": "response.output_text.delta", **at, "delta": "ta", "logprobs": []},
+        {"type": "response.output_text.done", **at, "text": "a beta", "logprobs": []},
+        {"type": "response.content_part.done", **at, "part": part},
+        {"type": "response.output_item.done", "output_index": 1, "item": item},
+        {"type": "response.completed", "response": done},
+    ]
+
+    async def handler(call: Call) -> None:
+        numbered = [{**event, "sequence_number": i} for i, event in enumerate(events)]
+        await call.stream([f"event: {e['type']}\ndata: {json.dumps(e)}\n\n".encode() for e in numbered], done=False)
+
+    with standing(handler) as stand:
+        reply = post(stand.url, {"model": "m", "input": "q", "stream": True}, "/v1/responses")
+    found = [json.loads(line[6:]) for line in reply.text.split("\n") if line.startswith("data: ")]
+    names = [line[7:] for line in reply.text.split("\n") if line.startswith("event: ")]
+    assert names == [e["type"] for e in found]
+    assert [e["sequence_number"] for e in found] == list(range(len(found)))
+    assert [e["type"] for e in found] == [e["type"] for e in events]
+    assert [e["delta"] for e in found if "delta" in e] == ["beta", "a", " omega"]
+    new = {**item, "content": [{**part, "text": "a omega"}]}
+    assert found[6]["text"] == "a omega"
+    assert (found[7]["part"], found[8]["item"]) == (new["content"][0], new)
+    assert found[9]["response"]["output"][1] == new
+    assert found[9]["response"]["usage"]["aligner"]["total_tokens"] == 4
 
 
 def test_a_client_that_leaves_ends_both_sides() -> None:
