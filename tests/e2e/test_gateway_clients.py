@@ -136,6 +136,7 @@ def _free_port() -> int:
 def test_a_real_upstream(corrector: Path, tmp_path: Path) -> None:
     """`transformers serve` on the trained checkpoint itself: whatever it says passes through or is corrected."""
     port = _free_port()
+    (tmp_path / "hub").mkdir()
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
     command = [str(Path(sys.executable).parent / "transformers"), "serve", str(corrector / "model"), "--host",
                "127.0.0.1", "--port", str(port), "--device", "cpu"]  # fmt: skip

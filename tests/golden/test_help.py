@@ -14,6 +14,7 @@ VERBS = {
     "aligner": [],
     "train": ["train"],
     "correct": ["correct"],
+    "serve": ["serve"],
     "eval": ["eval"],
     "data_check": ["data", "check"],
     "demo": ["demo"],

@@ -22,7 +22,7 @@ Json = dict[str, Any]
 # there the tag ends its line, which in prose about such tags it does not.
 _OPENED = re.compile(r"\s*<think>.*?(?:</think>\s*|\Z)", re.DOTALL)
 _CLOSED = re.compile(r"(?:(?!<think>).)*?</think>\s*(?:\n\s*|\Z)", re.DOTALL)
-_ROLES: dict[Any, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 # What describes the upstream's tokens, and so is wrong once the text is another.
 _OF_TOKENS = ("logprobs", "token_ids", "annotations")
 _STRUCTURED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar")
@@ -242,7 +242,7 @@ def _turns(messages: Any) -> Iterator[Message]:
         if turn.get("type", "message") != "message":
             continue  # reasoning, and calls that the assistant made
         text = part_text(turn.get("content"))
-        role = _ROLES.get(turn.get("role"))
+        role = _ROLES.get(str(turn.get("role")))
         if role == "assistant":
             text = split_reasoning(text)[1]
             if not text and (turn.get("tool_calls") or turn.get("function_call")):
