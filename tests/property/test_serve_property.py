@@ -53,7 +53,9 @@ def test_a_stream_is_split_into_reasoning_and_answer_like_a_whole_text(words: li
     assert json.loads(stream.finish(ready[0], "", Usage(), None)[6:])["choices"][0]["finish_reason"] == "stop"
 
 
-NAMES = st.sampled_from("role content type text messages input output choices message index".split())
+NAMES = st.sampled_from(
+    ["role", "content", "type", "text", "messages", "input", "output", "choices", "message", "index"]
+)
 SCALARS = st.none() | st.booleans() | st.integers() | st.text()
 
 
