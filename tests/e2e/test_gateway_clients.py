@@ -164,6 +164,7 @@ def _ask_a_real_upstream(corrector: Path, upstream: str) -> None:
     ask: dict[str, Any] = {"model": model, "messages": QUESTION, "max_tokens": 12, "temperature": 0}
     with openai.OpenAI(base_url=upstream, api_key="k", timeout=120) as direct:
         answer = direct.chat.completions.create(**ask).choices[0].message.content or ""
+        listed = direct.models.list().data
     with (
         Aligner.from_pretrained(corrector) as aligner,
         standing(unused, aligner, upstream=(upstream,)) as stand,
@@ -175,4 +176,4 @@ def _ask_a_real_upstream(corrector: Path, upstream: str) -> None:
         assert off.choices[0].message.content == answer
         streamed = list(client.chat.completions.create(**ask, stream=True))
         assert streamed[-1].choices == [] or streamed[-1].choices[0].finish_reason
-        assert client.models.list().data
+        assert client.models.list().data == listed
