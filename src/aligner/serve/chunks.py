@@ -24,6 +24,7 @@ class _Choice:
     waiting: str = ""  # text of which it is not certain yet whether it is reasoning
     texts: list[str] = field(default_factory=list)
     last: Json | None = None
+    thought: bool = False  # its reasoning was shown already
     called: bool = False
     logprobs: bool = False
 
@@ -152,7 +153,7 @@ class ChunkStream:
         if held.thinking == "unknown":
             begin = held.waiting.lstrip()
             if begin.startswith(_OPEN):
-                held.thinking = "yes"
+                held.thinking, held.thought = "yes", True
             elif not _OPEN.startswith(begin):
                 held.thinking = "no"
                 held.texts.append(held.waiting)
@@ -181,8 +182,8 @@ class ChunkStream:
         else:
             text = "".join(held.texts) + held.waiting
             head, text = wire.strip_echo(self._request, chat, text) if self._kind == "completions" else ("", text)
-            thought, text = wire.split_reasoning(text) if not head else ("", text)
-            head += thought
+            if not head and not held.thought:
+                head, text = wire.split_reasoning(text)
         if head:
             step.now.append(self._chunk(index, head))
         untouched = "content_filter" if choice.get("finish_reason") == "content_filter" else None
