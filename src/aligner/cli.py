@@ -32,6 +32,7 @@ Alignment by learning to correct: train a small model once, stack it on any LLM.
   aligner correct --aligner DIR --input IN.jsonl --output OUT.jsonl
                                                     correct the answers of a file
   aligner calibrate --aligner DIR --input TRIPLETS  set the gate that lets good answers through
+  aligner serve --aligner DIR --upstream URL        an OpenAI-compatible address that corrects any upstream
   aligner eval CONFIG.yaml [--setting value …]      win rates with and without correctors
   aligner data check FILE …                         what is in files of triplets
   aligner reproduce table1|table2 [--quick]         the paper's results, at pocket size
@@ -81,6 +82,7 @@ def _dispatch(arguments: list[str]) -> int:
         "train": _train,
         "correct": _correct,
         "calibrate": _calibrate,
+        "serve": _serve,
         "eval": _eval,
         "data check": _data_check,
         "report": _report,
@@ -165,6 +167,20 @@ def _calibrate(arguments: list[str]) -> int:
     _print(f"held-out rows: {found.needed} with a correction, {found.faultless} without")
     for mode, threshold in found.thresholds.items():
         _print(f"{mode}: passes {found.passed[mode]:.1%} of those without, above {threshold:.3f} nats")
+    return 0
+
+
+def _serve(arguments: list[str]) -> int:
+    from aligner.serve.config import ServeConfig
+
+    usage = "serve --aligner DIR|URL --upstream [NAME=]URL [--upstream …] [--resume | --overwrite]"
+    if _helped(ServeConfig, usage, arguments):
+        return 0
+    existing = _existing(arguments)
+    config = _configured(ServeConfig, arguments, "aligner serve")
+    from aligner.serve.run import run
+
+    run(config, existing, told=lambda url: _tell(f"aligner: {url} answers, corrected; stop with Ctrl-C"))
     return 0
 
 

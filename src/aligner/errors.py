@@ -11,6 +11,7 @@ AlignerError
 │   ├── StorageError          the disk is full or refuses the write
 │   └── OutOfMemoryError      the machine or the accelerator has too little memory
 ├── GenerationError           a model failed on a whole batch (a single failed item is a value, not an error)
+├── RequestError              the gateway cannot answer a request; the client gets the status and the message
 └── Interrupted               Ctrl-C; the command line exits with 130
 
 Every message says what is wrong, where, and what to do next.
@@ -61,6 +62,17 @@ class OutOfMemoryError(UserError):
 
 class GenerationError(AlignerError):
     """A model failed on a whole batch of requests."""
+
+
+class RequestError(AlignerError):
+    """The gateway cannot answer a request: what the client is told, in the shape of an OpenAI error.
+
+    `status` is HTTP's; `code` is a short name that programs can compare; `retry_after` is in seconds.
+    """
+
+    def __init__(self, message: str, *, status: int, code: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.retry_after = status, code, retry_after
 
 
 class Interrupted(AlignerError):  # noqa: N818 (it is the user's wish, not an error)

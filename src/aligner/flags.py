@@ -18,7 +18,8 @@ from aligner.errors import ConfigError
 
 
 def apply_flags(cls: type[Config], values: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
-    """Lay `--name value …` over nested settings; a flag of a boolean needs no value, one of a list takes several.
+    """Lay `--name value …` over nested settings; a flag of a boolean needs no value, one of a list takes several,
+    at once or one by one.
 
     Raises:
         ConfigError: an unknown flag (names the nearest), a missing value, or a word that belongs to no flag.
@@ -26,6 +27,7 @@ def apply_flags(cls: type[Config], values: Mapping[str, Any], arguments: Sequenc
     known = dict(_fields(cls))
     merged = {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
     rest = list(arguments)
+    lists: dict[str, list[str]] = {}
     while rest:
         flag = rest.pop(0)
         if not flag.startswith("--"):
@@ -37,7 +39,10 @@ def apply_flags(cls: type[Config], values: Mapping[str, Any], arguments: Sequenc
         given = [inline] if separator else _take(rest, known[name])
         if not given:
             raise ConfigError(f"the option '{flag}' needs a value")
-        _set(merged, name.split("."), _value(given, known[name]))
+        value = _value(given, known[name])
+        if isinstance(value, list):
+            value = lists[name] = [*lists.get(name, ()), *value]
+        _set(merged, name.split("."), value)
     return merged
 
 

@@ -59,6 +59,10 @@ class TextCodec:
         pieces = (text[start:stop] for start, stop in itertools.pairwise(edges))
         return tuple(i for piece in pieces for i in self._without_reserved(piece))
 
+    def spells_reserved(self, text: str) -> bool:
+        """Whether a text holds the name of a reserved token, which a server that encodes it would take for one."""
+        return self._tokens.search(text) is not None
+
     def encode_fixed(self, text: str) -> tuple[int, ...]:
         """Ids of a format's own text, where special tokens are meant."""
         if text not in self._fixed:

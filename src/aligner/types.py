@@ -277,6 +277,19 @@ class Streams(Protocol):
 
 
 @runtime_checkable
+class Corrector(Protocol):
+    """Corrects one answer, in process or behind an address. What goes wrong is told on the correction."""
+
+    async def acorrect(
+        self, question: str | Sequence[Message | Mapping[str, Any]], answer: str, sampling: Sampling | None = None
+    ) -> Correction: ...
+
+    def stream(
+        self, question: str | Sequence[Message | Mapping[str, Any]], answer: str, sampling: Sampling | None = None
+    ) -> AsyncIterator[Delta]: ...
+
+
+@runtime_checkable
 class Judge(Protocol):
     """Compares two answers, one verdict per dimension."""
 

@@ -15,6 +15,7 @@ VERBS = {
     "train": ["train"],
     "correct": ["correct"],
     "calibrate": ["calibrate"],
+    "serve": ["serve"],
     "eval": ["eval"],
     "data_check": ["data", "check"],
     "demo": ["demo"],

@@ -100,3 +100,14 @@ def test_help_names_every_flag_with_its_words_and_default() -> None:
     assert "--inner.on\n" in text
     assert "--maybe.rate X" in text
     assert "--note TEXT\n      [default: n]" in text
+
+
+def test_a_list_can_be_given_one_by_one() -> None:
+    class Many(Config):
+        names: tuple[str, ...] = ()
+        one: str = ""
+
+    once = apply_flags(Many, {"names": ["base"]}, ["--names", "a", "b"])
+    apart = apply_flags(Many, {"names": ["base"]}, ["--names", "a", "--one", "x", "--names=b", "--one", "y"])
+    assert once == {"names": ["a", "b"]}
+    assert apart == {"names": ["a", "b"], "one": "y"}

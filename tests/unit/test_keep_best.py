@@ -151,3 +151,11 @@ def test_rankers_are_loaded_by_name() -> None:
 def test_best_of_and_scorer_go_together(extra) -> None:
     with pytest.raises(ConfigError, match="are given together"):
         CorrectConfig.from_dict({"aligner": "a", "input": "b", "output": "c", **extra}, where="x")
+
+
+@pytest.mark.parametrize("extra", [{"best_of": 3, "scorer": "runs/reward"}, {"gate": "balanced"}])
+def test_a_corrector_behind_an_address_has_neither(extra) -> None:
+    with pytest.raises(ConfigError, match="runs here, not for an address"):
+        CorrectConfig.from_dict(
+            {"aligner": "http://127.0.0.1:1/v1", "input": "a.jsonl", "output": "b.jsonl", **extra}, where="x"
+        )

@@ -9,21 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from aligner.correct import guards
-from aligner.correct.card import FILE_NAME, AlignerCard
+from aligner.correct import outcome
+from aligner.correct.card import AlignerCard, checkpoint_place, load_card
 from aligner.correct.decoding import StepLoop
 from aligner.correct.gate import Gate, GateCalibration, GateMode, gate_of
 from aligner.correct.ticket import Decoded, Request, Ticket
-from aligner.errors import AlignerError, CheckpointError, ConfigError, PromptError
+from aligner.errors import AlignerError, ConfigError, PromptError
 from aligner.generate.hf import Dtype, context_length, load_causal_lm
-from aligner.prompts import EncodedPrompt, PromptFormat, question_text
+from aligner.prompts import EncodedPrompt
 from aligner.tokens import IncrementalText, TextCodec
 from aligner.types import (
     Chat,
     Completion,
     Correction,
     Delta,
-    GateDecision,
     KeptBecause,
     Message,
     Sampling,
@@ -110,22 +109,9 @@ class Aligner:
             CheckpointError: no model there, no aligner.json and no `prompt`, or a gate that it was not calibrated for.
             ConfigError: no such gate, or one without `speculate`.
         """
-        place = Path(path)
-        if (place / "config.yaml").is_file() and (place / "model").is_dir():
-            path = place / "model"
+        path = checkpoint_place(path)
         model, tokenizer = load_causal_lm(path, device=device, dtype=dtype)
-        card = AlignerCard.load(path)
-        if prompt is not None:
-            # A calibration belongs to the prompt that it was made with.
-            card = AlignerCard(
-                prompt=PromptFormat.preset(prompt, tokenizer), lineage=card.lineage if card is not None else ()
-            )
-        if card is None:
-            raise CheckpointError(
-                f"{path}: no {FILE_NAME}, so the prompt it was trained with is not known; name it with "
-                "prompt= (--prompt): aligner-v1 for the released 7B checkpoint, aligner-repo for the published "
-                "training code, or chat"
-            )
+        card = load_card(path, tokenizer, prompt)
         return cls(
             model, tokenizer, card, sampling=sampling, max_rows=max_rows, cache_tokens=cache_tokens,
             speculate=speculate, gate=gate,
@@ -300,46 +286,14 @@ class Aligner:
         text = job.answer if decoded.passed else self._trimmed(job, self.codec.decode(decoded.ids))
         usage = Usage(prompt_tokens=len(job.prompt.ids), completion_tokens=len(decoded.ids))
         completion = Completion(text=text, finish_reason=decoded.finish_reason, usage=usage)
-        if decoded.finish_reason == "cancelled":
-            return self._kept(job, completion, "cancelled", gate)
-        if decoded.passed:
-            return Correction(
-                question=job.chat, answer=job.answer, text=text, completion=completion, flags=_flags(job.prompt),
-                gate=gate,
-            )  # fmt: skip
-        reason = guards.check(
-            question=question_text(job.chat),
-            answer=job.answer,
-            correction=text,
-            finish_reason=decoded.finish_reason,
-        )
-        if reason is not None:
-            return self._kept(job, completion, reason, gate)
-        return Correction(
-            question=job.chat, answer=job.answer, text=text, completion=completion, flags=_flags(job.prompt), gate=gate
-        )
+        correction = outcome.finished(job.chat, job.answer, job.prompt, completion, passed=decoded.passed)
+        return replace(correction, gate=gate)
 
     def _trimmed(self, job: _Job, text: str) -> str:
-        """The published formats end in "ASSISTANT:", so their models put a space of their own first."""
-        own = self.card.prompt.name != "chat" and not job.answer.startswith(" ")
-        return text.removeprefix(" ") if own else text
+        return outcome.trimmed(self.card.prompt, job.answer, text)
 
-    def _kept(
-        self, job: _Job, completion: Completion, reason: KeptBecause, gate: GateDecision | None = None
-    ) -> Correction:
-        return Correction(
-            question=job.chat,
-            answer=job.answer,
-            text=job.answer,
-            completion=completion,
-            kept_because=reason,
-            flags=_flags(job.prompt),
-            gate=gate,
-        )
-
-
-def _flags(prompt: EncodedPrompt) -> tuple[str, ...]:
-    return (*prompt.flags, *([f"dropped_turns:{prompt.dropped_turns}"] if prompt.dropped_turns else []))
+    def _kept(self, job: _Job, completion: Completion, reason: KeptBecause) -> Correction:
+        return outcome.kept(job.chat, job.answer, job.prompt, completion, reason)
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Any, value: Any) -> None:

@@ -65,6 +65,31 @@ class AlignerCard:
         return cls(prompt=PromptFormat.from_json(values["prompt"], where), lineage=_lineage(values, where), gate=gate)
 
 
+def checkpoint_place(path: str | Path) -> str | Path:
+    """Where the checkpoint lies: in a training run's directory it is below it."""
+    place = Path(path)
+    return place / "model" if (place / "config.yaml").is_file() and (place / "model").is_dir() else path
+
+
+def load_card(path: str | Path, tokenizer: Any, prompt: str | None = None) -> AlignerCard:
+    """A checkpoint's card. `prompt` names the format of one that has none, such as the released ones.
+
+    Raises:
+        CheckpointError: there is none, and no `prompt`.
+    """
+    card = AlignerCard.load(path)
+    if prompt is not None:
+        form = PromptFormat.preset(prompt, tokenizer)
+        return AlignerCard(prompt=form, lineage=card.lineage if card is not None else ())
+    if card is None:
+        raise CheckpointError(
+            f"{path}: no {FILE_NAME}, so the prompt it was trained with is not known; name it with "
+            "prompt= (--prompt): aligner-v1 for the released 7B checkpoint, aligner-repo for the published "
+            "training code, or chat"
+        )
+    return card
+
+
 def _lineage(values: Mapping[str, Any], where: str) -> Lineage:
     try:
         return lineage_from_json(values.get("lineage", []))

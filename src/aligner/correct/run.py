@@ -18,6 +18,8 @@ from aligner.config import Config
 from aligner.correct.aligner import Aligner
 from aligner.correct.gate import GateMode
 from aligner.correct.keep_best import KeepBest, load_ranker
+from aligner.correct.loading import is_address, load_corrector
+from aligner.correct.remote import RemoteAligner, Sends
 from aligner.errors import DataError, RunError
 from aligner.generate.hf import Dtype
 from aligner.rows import JsonlWriter, Row, read_rows, storage_errors
@@ -32,11 +34,20 @@ class CorrectConfig(Config):
     """Correct the answers of a file: rows with question and answer in, the same rows with a correction out."""
 
     aligner: str
-    """The corrector: a directory, a training run, or a Hub id."""
+    """The corrector: a directory, a training run or a Hub id; or the address of a server that runs it, such as
+    http://localhost:8001/v1."""
     input: Path
     """JSONL or JSON list (plain, .gz or .xz); every row has a question (text or messages) and an answer."""
     output: Path
     """JSONL; rows in the input's order with all their fields, and correction, diff and kept_because added."""
+    tokenizer: str | None = None
+    """For a corrector behind an address: the directory with its tokenizer, config.json and aligner.json."""
+    served_aligner: str | None = None
+    """For a corrector behind an address: its name there; left out, the only model that is served."""
+    aligner_takes: Sends = "ids"
+    """For a corrector behind an address: whether its server takes token ids (vLLM, llama.cpp) or text only."""
+    aligner_key_env: str | None = None
+    """The environment variable with the key for that address."""
     prompt: str | None = None
     """The prompt format of a checkpoint without aligner.json: aligner-v1, aligner-repo or chat."""
     max_rows: int = Field(default=64, ge=1)
@@ -73,6 +84,8 @@ class CorrectConfig(Config):
     def _check(self) -> Self:
         if (self.best_of > 1) != (self.scorer is not None):
             raise ValueError("'best_of' (2 or more) and 'scorer', which ranks the corrections, are given together")
+        if is_address(self.aligner) and (self.best_of > 1 or self.gate != "off"):
+            raise ValueError("'best_of' and 'gate' are for a corrector that runs here, not for an address")
         return self
 
 
@@ -120,7 +133,9 @@ def run(config: CorrectConfig, existing: Existing = "refuse") -> CorrectSummary:
     first_error: str | None = None
     ranker = load_ranker(config.scorer, config.device, config.dtype) if config.scorer is not None else None
     with _aligner(config) as aligner:
-        corrector = KeepBest(aligner=aligner, ranker=ranker, count=config.best_of) if ranker is not None else aligner
+        corrector: Aligner | KeepBest | RemoteAligner = aligner
+        if ranker is not None and isinstance(aligner, Aligner):
+            corrector = KeepBest(aligner=aligner, ranker=ranker, count=config.best_of)
         # Only now: a corrector that does not load must not have cost an output that was there before.
         with storage_errors(config.output):
             config.output.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +166,7 @@ def run(config: CorrectConfig, existing: Existing = "refuse") -> CorrectSummary:
     )
 
 
-def _aligner(config: CorrectConfig) -> Aligner:
+def _aligner(config: CorrectConfig) -> Aligner | RemoteAligner:
     sampling = Sampling(
         temperature=config.temperature,
         top_k=config.top_k,
@@ -159,8 +174,12 @@ def _aligner(config: CorrectConfig) -> Aligner:
         max_new_tokens=config.max_new_tokens,
         seed=config.seed,
     )
-    return Aligner.from_pretrained(
+    return load_corrector(
         config.aligner,
+        tokenizer=config.tokenizer,
+        served=config.served_aligner,
+        sends=config.aligner_takes,
+        api_key_env=config.aligner_key_env,
         prompt=config.prompt,
         device=config.device,
         dtype=config.dtype,
@@ -172,7 +191,9 @@ def _aligner(config: CorrectConfig) -> Aligner:
     )
 
 
-def _corrections(path: Path, corrector: Aligner | KeepBest, skip: int) -> Iterator[tuple[Row, Correction]]:
+def _corrections(
+    path: Path, corrector: Aligner | KeepBest | RemoteAligner, skip: int
+) -> Iterator[tuple[Row, Correction]]:
     waiting: deque[Row] = deque()
 
     def pairs() -> Iterator[tuple[Chat, str]]:

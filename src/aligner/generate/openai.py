@@ -136,8 +136,8 @@ class OpenAIGenerator:
                         if text := (choice.get("delta") or {}).get("content"):
                             texts.append(text)
                             yield Delta(text=text)
-            except _failures() as e:
-                self._error(e)
+            except failures() as e:
+                self.explain(e)
                 yield Delta(text="", finish_reason="error", usage=usage_of(tokens))
                 return
             if reason is None:  # the connection was closed before the end
@@ -222,8 +222,8 @@ class OpenAIGenerator:
                 )
             except UnicodeEncodeError:
                 return failed("the question holds a lone surrogate, which no request can carry")
-            except _failures() as e:
-                return failed(self._error(e))
+            except failures() as e:
+                return failed(self.explain(e))
         self._answered = True
         try:
             return self._keep(key, json.loads(raw.http_response.text))
@@ -242,8 +242,12 @@ class OpenAIGenerator:
             async for chunk in stream:
                 yield chunk.model_dump()
 
-    def _error(self, error: Exception) -> str:
-        """What a failed item says; what no other item would fare better with is raised."""
+    def explain(self, error: Exception) -> str:
+        """What a failed item says; what no other item would fare better with is raised.
+
+        Raises:
+            ConfigError, GenerationError: as `generate`.
+        """
         import openai
 
         said = self._clean(error)
@@ -286,7 +290,8 @@ async def _whole(coroutine: Coroutine[Any, Any, None]) -> None:
         raise
 
 
-def _failures() -> tuple[type[Exception], ...]:
+def failures() -> tuple[type[Exception], ...]:
+    """What the client raises where a server fails."""
     import httpx2
     import openai
 

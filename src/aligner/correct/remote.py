@@ -1,0 +1,253 @@
+"""RemoteAligner: a corrector behind an OpenAI-compatible address, such as vLLM's, with the doors of `Aligner`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from aligner.correct import outcome
+from aligner.correct.aligner import Question
+from aligner.correct.card import AlignerCard, checkpoint_place, load_card
+from aligner.errors import ConfigError, PromptError
+from aligner.generate.chat_api import failed, usage_of
+from aligner.generate.collect import run_sync
+from aligner.generate.hf import load_tokenizer, model_context
+from aligner.generate.openai import OpenAIGenerator, failures
+from aligner.prompts import EncodedPrompt, question_text
+from aligner.tokens import TextCodec
+from aligner.types import Chat, Completion, Correction, Delta, FinishReason, Sampling, Usage, as_chat
+
+Sends = Literal["ids", "text"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    chat: Chat
+    answer: str
+    prompt: EncodedPrompt
+    body: dict[str, Any] | None  # None: it does not fit, or cannot be encoded
+    error: str | None = None
+
+
+class RemoteAligner:
+    """Corrects answers with a corrector that another server runs, by its `/completions`.
+
+    Args:
+        url: such as http://localhost:8001/v1.
+        tokenizer: the corrector's own, with which prompts are made here.
+        card: its prompt format.
+        context: tokens that prompt and correction may have together.
+        model: its name there; left out, the only one that is served.
+        sends: "ids" hands over token ids, so that no text can be taken for a special token; vLLM and llama.cpp take
+            them. "text" is for servers that do not: there, texts that hold the name of a special token are refused.
+        api_key_env, concurrency, timeout, retries: as `OpenAIGenerator`.
+        sampling: how corrections are decoded; greedy unless told otherwise.
+
+    Raises:
+        ConfigError: the address is none, or the key's variable is not set.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        tokenizer: Any,
+        card: AlignerCard,
+        *,
+        context: int,
+        model: str | None = None,
+        sends: Sends = "ids",
+        api_key_env: str | None = None,
+        concurrency: int = 64,
+        timeout: float = 120.0,
+        retries: int = 2,
+        sampling: Sampling | None = None,
+    ) -> None:
+        self._api = OpenAIGenerator(
+            url, model or "", api_key_env=api_key_env, concurrency=concurrency, timeout=timeout, retries=retries
+        )
+        self.card, self.context, self.sends, self.sampling = card, context, sends, sampling or Sampling()
+        self.concurrency = concurrency
+        self.codec = TextCodec(tokenizer)
+        self._stop_ids = sorted(card.prompt.stop_ids(self.codec))
+
+    @classmethod
+    def from_url(cls, url: str, tokenizer: str | Path, *, prompt: str | None = None, **options: Any) -> Self:
+        """Reach a corrector whose checkpoint, or its tokenizer, config.json and aligner.json alone, also lies here.
+
+        Raises:
+            CheckpointError: it does not.
+            ConfigError: as the class.
+        """
+        place = checkpoint_place(tokenizer)
+        loaded = load_tokenizer(place)
+        return cls(url, loaded, load_card(place, loaded, prompt), context=model_context(place), **options)
+
+    def connected(self) -> AbstractAsyncContextManager[Any]:
+        """Keep the connections open over several calls; without it each idle moment closes them."""
+        return self._api.connected()
+
+    async def acorrect(self, question: Question, answer: str, sampling: Sampling | None = None) -> Correction:
+        """Correct one answer. What one answer fails of is told on the correction, which then keeps the original.
+
+        Raises:
+            ConfigError: the server knows neither the key nor the model, or nothing listens at the address.
+            GenerationError: the account has no credit left.
+        """
+        job = self._job(question, answer, sampling)
+        if job.body is None:
+            return self._kept(job)
+        async with self._api.connected() as link, link.slots:
+            try:
+                raw = await link.client.completions.with_raw_response.create(**await self._split(link, job.body))
+                value = raw.http_response.json()
+                choice = value["choices"][0]
+                reason, text = str(choice.get("finish_reason")), str(choice["text"])
+            except failures() as e:
+                return self._failed(job, self._api.explain(e))
+            except (ValueError, LookupError, TypeError, AttributeError):
+                return self._failed(job, "the corrector's reply is no completion")
+        completion = Completion(
+            text=outcome.trimmed(self.card.prompt, answer, text), finish_reason=_reason(reason),
+            usage=usage_of(value.get("usage")),
+        )  # fmt: skip
+        return outcome.finished(job.chat, job.answer, job.prompt, completion)
+
+    async def stream(self, question: Question, answer: str, sampling: Sampling | None = None) -> AsyncIterator[Delta]:
+        """The correction as it is written; as `Aligner.stream`. Leaving the iteration early closes the connection.
+
+        Raises:
+            ConfigError, GenerationError: as `acorrect`.
+        """
+        job = self._job(question, answer, sampling)
+        if job.body is None:
+            kept = self._kept(job)
+            yield Delta(text=kept.text)
+            yield Delta(text="", finish_reason="error", usage=Usage(), kept_because=kept.kept_because)
+            return
+        texts: list[str] = []
+        reason: str | None = None
+        usage: Any = None
+        broken: str | None = None
+        async with self._api.connected() as link, link.slots:
+            try:
+                fields = await self._split(link, job.body)
+                fields["extra_body"]["stream_options"] = {"include_usage": True}
+                stream = await link.client.completions.create(**fields, stream=True)
+                async with stream:
+                    async for chunk in stream:
+                        value = chunk.model_dump()
+                        usage = value.get("usage") or usage
+                        for choice in (value.get("choices") or [])[:1]:
+                            reason = choice.get("finish_reason") or reason
+                            text = choice.get("text") or ""
+                            if text := text if texts else outcome.trimmed(self.card.prompt, answer, text):
+                                texts.append(text)
+                                yield Delta(text=text)
+            except failures() as e:
+                broken = self._api.explain(e)
+        if broken is None and reason is None:
+            broken = "the corrector's stream broke off"
+        whole = Completion(text="".join(texts), finish_reason=_reason(reason), usage=usage_of(usage))
+        whole = whole if broken is None else failed(broken, whole.usage)
+        done = outcome.finished(job.chat, job.answer, job.prompt, whole)
+        if done.kept_because is not None and not texts:
+            yield Delta(text=done.text)
+        yield Delta(text="", finish_reason=done.completion.finish_reason, usage=done.completion.usage,
+                    kept_because=done.kept_because)  # fmt: skip
+
+    def correct_batch(
+        self, pairs: Iterable[tuple[Question, str]], sampling: Sampling | None = None
+    ) -> Iterator[Correction]:
+        """Correct many answers, some at a time; yields in the order of `pairs`.
+
+        Raises:
+            DataError: a question is no chat.
+            ConfigError, GenerationError: as `acorrect`.
+        """
+        rest = iter(pairs)
+        while window := list(islice(rest, 8 * self.concurrency)):
+            yield from run_sync(self._window(window, sampling))
+
+    def close(self) -> None:
+        """Nothing is held here; connections close with `connected`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def _window(self, pairs: list[tuple[Question, str]], sampling: Sampling | None) -> list[Correction]:
+        async with self._api.connected():
+            tasks = [asyncio.ensure_future(self.acorrect(question, answer, sampling)) for question, answer in pairs]
+            try:
+                return list(await asyncio.gather(*tasks))
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _job(self, question: Question, answer: str, sampling: Sampling | None) -> _Job:
+        chat, sampling = as_chat(question), sampling or self.sampling
+        form = self.card.prompt
+        try:
+            likely = len(form.encode_correction(self.codec, answer)) - 1
+            prompt = form.encode(self.codec, chat, answer, max_tokens=max(self.context - likely - 1, 1))
+            sent = self._text(chat[prompt.dropped_turns :], answer) if self.sends == "text" else list(prompt.ids)
+        except PromptError as e:
+            return _Job(chat=chat, answer=answer, prompt=EncodedPrompt(ids=()), body=None, error=str(e))
+        room = self.context - len(prompt.ids)
+        if room < 1:
+            return _Job(chat=chat, answer=answer, prompt=prompt, body=None)
+        body: dict[str, Any] = {
+            "prompt": sent,
+            "max_tokens": min(room, sampling.max_new_tokens or 2 * likely + 256),
+            "temperature": sampling.temperature,
+            "stop_token_ids": self._stop_ids,
+        }
+        if not sampling.greedy:
+            body |= {"seed": sampling.seed, "top_p": sampling.top_p}
+            body |= {"top_k": sampling.top_k} if sampling.top_k else {}
+        if self.sends == "text" and form.name == "chat":
+            body["add_special_tokens"] = False  # the format has its own
+        return _Job(chat=chat, answer=answer, prompt=prompt, body=body)
+
+    def _text(self, chat: Chat, answer: str) -> str:
+        question = question_text(chat)
+        if self.codec.spells_reserved(question) or self.codec.spells_reserved(answer):
+            raise PromptError("the text holds the name of a special token, which a server that is sent text takes for "
+                              "one; use a server that takes token ids")  # fmt: skip
+        form = self.card.prompt
+        return form.before + question + form.between + answer + form.after
+
+    def _kept(self, job: _Job) -> Correction:
+        if job.error is not None:
+            return self._failed(job, job.error)
+        error = f"question and answer have {len(job.prompt.ids)} tokens; this corrector takes {self.context}"
+        return outcome.kept(job.chat, job.answer, job.prompt, failed(error), "too_long")
+
+    def _failed(self, job: _Job, error: str) -> Correction:
+        return outcome.finished(job.chat, job.answer, job.prompt, failed(error))
+
+    async def _split(self, link: Any, body: dict[str, Any]) -> dict[str, Any]:
+        """The fields that the client knows as arguments, and all others."""
+        if not self._api.model:
+            self._api.model = await self._only_model(link)
+        named = {name: body[name] for name in ("prompt", "max_tokens", "temperature")}
+        return {"model": self._api.model, **named, "extra_body": {k: v for k, v in body.items() if k not in named}}
+
+    async def _only_model(self, link: Any) -> str:
+        names = [str(model.id) async for model in link.client.models.list()]
+        if len(names) != 1:
+            raise ConfigError(f"{self._api.url}: serves {len(names)} models ({', '.join(names[:10])}); name the "
+                              "corrector with --served-aligner")  # fmt: skip
+        return names[0]
+
+
+def _reason(reason: str | None) -> FinishReason:
+    return "length" if reason == "length" else "stop"

@@ -1,0 +1,178 @@
+"""Gateway: the ASGI application. Every request goes through here: let in, routed, answered, corrected, counted.
+
+It is plain ASGI on raw JSON: a framework that checks and rebuilds every body costs more than all that is done here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+
+from aligner.errors import RequestError
+from aligner.serve import headers as h
+from aligner.serve import wire
+from aligner.serve.asgi import ClientLeft, Exchange, Receive, Scope, Send
+from aligner.serve.endpoint import Corrected, told
+from aligner.serve.headers import Door
+from aligner.serve.metrics import Metrics
+from aligner.serve.openapi import document
+from aligner.serve.upstreams import Upstreams
+
+_log = logging.getLogger(__name__)
+
+KINDS: dict[str, wire.Kind] = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/v1/responses": "responses",
+}
+_OPEN = ("/health", "/openapi.json")
+
+
+class Gateway:
+    """An ASGI application: OpenAI's endpoints, corrected; every other path is the upstream's own.
+
+    Args:
+        upstreams: who answers.
+        corrected: how answers of the corrected endpoints are made.
+        door: who may call.
+        metrics: what is counted.
+        max_requests: requests under way at the same time; more are refused with 429.
+        body_limit: bytes that a request's body may have.
+    """
+
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        corrected: Corrected,
+        door: Door,
+        metrics: Metrics,
+        *,
+        max_requests: int = 256,
+        body_limit: int = 8 << 20,
+    ) -> None:
+        self.upstreams, self.corrected, self.door, self.metrics = upstreams, corrected, door, metrics
+        self.max_requests, self.body_limit = max_requests, body_limit
+        self._under_way = 0
+        self._document = wire.write(document())
+        self._own: dict[str, Callable[[Exchange], Awaitable[None]]] = {
+            "/health": self._health,
+            "/metrics": self._metrics,
+            "/openapi.json": self._openapi,
+            "/v1/models": self._models,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI's door."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._handle(Exchange(scope, receive, send, limit=self.body_limit))
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1003})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self.upstreams.open()
+                await self.corrected.open()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.corrected.close()
+                await self.upstreams.close()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _handle(self, exchange: Exchange) -> None:
+        began = perf_counter()
+        endpoint = exchange.path if exchange.path in KINDS or exchange.path in self._own else "other"
+        try:
+            await self._answer(exchange)
+        except ClientLeft:
+            exchange.status = exchange.status or 499
+        except RequestError as e:
+            await _refuse(exchange, e)
+        except Exception as e:
+            # Its words may hold what nobody may read, so only its kind is told.
+            _log.exception("a request failed") if _log.isEnabledFor(logging.DEBUG) else _log.error(
+                "a request failed: %s", type(e).__name__
+            )
+            await _refuse(
+                exchange, RequestError("the gateway failed; its log says more", status=500, code="internal_error")
+            )
+        finally:
+            self.metrics.requests.labels(endpoint, str(exchange.status)).inc()
+            self.metrics.seconds.labels(endpoint).observe(perf_counter() - began)
+
+    async def _answer(self, exchange: Exchange) -> None:
+        own = self._own.get(exchange.path) if exchange.method in ("GET", "HEAD") else None
+        if exchange.path not in _OPEN or own is None:
+            self.door.check(exchange.headers)
+        if own is not None and exchange.path != "/v1/models":
+            await own(exchange)
+            return
+        if self._under_way >= self.max_requests:
+            raise RequestError(f"{self.max_requests} requests are under way already; come again in a moment",
+                               status=429, code="too_many_requests", retry_after=1)  # fmt: skip
+        self._under_way += 1
+        self.metrics.in_flight.inc()
+        try:
+            kind = KINDS.get(exchange.path) if exchange.method == "POST" else None
+            if own is not None:
+                await own(exchange)
+            elif kind is not None:
+                await self.corrected.answer(kind, exchange)
+            else:
+                await exchange.unless_left(self._proxy(exchange))
+        finally:
+            self._under_way -= 1
+            self.metrics.in_flight.dec()
+
+    async def _proxy(self, exchange: Exchange) -> None:
+        """Hand a request and its reply through, piece by piece."""
+        has_body = h.get(exchange.headers, b"content-length") or h.get(exchange.headers, b"transfer-encoding")
+        body = exchange.pieces() if has_body else None
+        if body is None:
+            await exchange.body()
+        try:
+            async with self.upstreams.ask(
+                self.upstreams.first, exchange.method, exchange.target, exchange.headers, body,
+                own_key=bool(self.door.keys),
+            ) as reply:  # fmt: skip
+                await exchange.start(reply.status, told(reply))
+                if exchange.method != "HEAD":
+                    async for piece in reply.content.iter_any():
+                        await exchange.send(piece)
+                await exchange.end()
+        except RequestError as e:
+            raise exchange.too_long or e from None  # the client library has words of its own for a body that ends early
+
+    async def _health(self, exchange: Exchange) -> None:
+        await exchange.json({"status": "ok"})
+
+    async def _metrics(self, exchange: Exchange) -> None:
+        page, content_type = self.metrics.page()
+        await exchange.reply(200, page, [(b"content-type", content_type.encode())])
+
+    async def _openapi(self, exchange: Exchange) -> None:
+        await exchange.reply(200, self._document, [(b"content-type", b"application/json")])
+
+    async def _models(self, exchange: Exchange) -> None:
+        found = await self.upstreams.models(exchange.headers, own_key=bool(self.door.keys))
+        await exchange.json({"object": "list", "data": found})
+
+
+async def _refuse(exchange: Exchange, error: RequestError) -> None:
+    """Tell the client what is wrong; where a reply has begun, it can only be broken off."""
+    if exchange.finished:
+        return
+    if exchange.status:
+        # No end is sent: the server then closes the connection, and the client sees that something is missing.
+        return
+    headers = [(b"retry-after", b"%d" % error.retry_after)] if error.retry_after is not None else []
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    # What was not read of the body is not read any more.
+    headers += [(b"connection", b"close")] if error.status == 413 else []
+    await exchange.json(wire.error_body(error), error.status, headers)

@@ -1,0 +1,82 @@
+"""Headers: which of them pass on, and who may call."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Sequence
+from urllib.parse import urlsplit
+
+from aligner.errors import RequestError
+
+Headers = list[tuple[bytes, bytes]]
+
+# They speak of one connection only (RFC 9110, 7.6.1).
+_HOP = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer trailers "
+    b"transfer-encoding upgrade".split()
+)
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def get(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
+    """The first header of a name, given in small letters."""
+    return next((value.decode("latin-1") for key, value in headers if key == name), None)
+
+
+def passing(headers: Sequence[tuple[bytes, bytes]], *without: bytes) -> Headers:
+    """Headers without those of the connection, and without some more."""
+    named = (value for key, value in headers if key.lower() == b"connection")
+    dropped = {*_HOP, *without, *(n.strip().lower() for value in named for n in value.split(b","))}
+    return [(key, value) for key, value in headers if key.lower() not in dropped]
+
+
+class Door:
+    """Decides who may call.
+
+    With `keys`, a client must send one of them as its bearer key. Without, the door is for programs of this machine, so
+    web pages of other sites are kept out: they may reach loopback addresses through a browser, with no key to guess.
+
+    Args:
+        keys: those that clients may send.
+        host: the address that the gateway is bound to.
+        allowed: more hosts by which it may be called, and whose pages may call it.
+    """
+
+    def __init__(self, keys: Sequence[str], host: str, allowed: Sequence[str] = ()) -> None:
+        self.keys = tuple(key.encode() for key in keys)
+        self._hosts = {*_LOOPBACK, host.lower(), *(name.lower() for name in allowed)}
+        self._local = host in _LOOPBACK
+
+    def check(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Let a request in.
+
+        Raises:
+            RequestError: 401, the key is none of ours; 403, a page of another site, or another host's name.
+        """
+        if self.keys:
+            self._check_key(get(headers, b"authorization") or "")
+            return
+        host = _name(f"//{get(headers, b'host') or ''}")
+        if self._local and host and host not in self._hosts:
+            raise RequestError(f"this gateway is not called '{host[:200]}'; name the host with --allow-host",
+                               status=403, code="unknown_host")  # fmt: skip
+        origin = get(headers, b"origin")
+        if origin and (name := _name(origin)) not in self._hosts:
+            raise RequestError(f"pages of '{name[:200]}' may not call this gateway; name the host with --allow-host",
+                               status=403, code="unknown_origin")  # fmt: skip
+
+    def _check_key(self, authorization: str) -> None:
+        scheme, _, given = authorization.partition(" ")
+        key = given.strip().encode("utf-8", "surrogateescape") if scheme.lower() == "bearer" else b""
+        # Every key is compared, and each in a time that does not depend on where it differs.
+        same = [hmac.compare_digest(key, known) for known in self.keys]
+        if not any(same):
+            raise RequestError("the key is missing or wrong; send one of this gateway's keys as 'Authorization: Bearer "
+                               "KEY'", status=401, code="invalid_api_key")  # fmt: skip
+
+
+def _name(address: str) -> str:
+    try:
+        return (urlsplit(address).hostname or "").lower()
+    except ValueError:
+        return "?"

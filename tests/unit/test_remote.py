@@ -1,0 +1,117 @@
+"""A corrector behind an address writes what the same model writes in process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from aligner.correct.aligner import Aligner
+from aligner.correct.remote import RemoteAligner
+from aligner.errors import ConfigError
+from aligner.types import Delta, Sampling
+from tests.models import chatml_tokenizer, llama2_tokenizer, tiny_aligner
+from tests.serving import Call, Upstream, serving_app
+
+PAIRS = [("What is rice?", "A grain, and a dog."), ("Who?", "The fox.\n\nIt jumps."), ("Say hi", "hi " * 30)]
+SHORT = Sampling(max_new_tokens=24)
+
+
+def completing(local: Aligner) -> Any:
+    """A server of the model as others write them: token ids or text in, text out, one chunk a token."""
+
+    def ids_of(prompt: Any, body: dict[str, Any]) -> list[int]:
+        if isinstance(prompt, list):
+            return prompt
+        add = body.get("add_special_tokens", True)
+        return list(local.tokenizer(prompt, add_special_tokens=add)["input_ids"])
+
+    async def handler(call: Call) -> None:
+        if call.method == "GET":
+            await call.reply({"object": "list", "data": [{"id": "served", "object": "model"}]})
+            return
+        body = call.body
+        assert body["model"] == "served"
+        prompt = ids_of(body["prompt"], body)
+        with torch.inference_mode():
+            out = local.model.generate(torch.tensor([prompt]), max_new_tokens=body["max_tokens"], do_sample=False,
+                                       eos_token_id=body["stop_token_ids"], pad_token_id=0)  # fmt: skip
+        new = out[0, len(prompt) :].tolist()
+        reason = "stop" if new[-1] in body["stop_token_ids"] else "length"
+        usage = {"prompt_tokens": len(prompt), "completion_tokens": len(new), "total_tokens": len(prompt) + len(new)}
+        base = {"id": "c", "object": "text_completion", "created": 1, "model": "served"}
+        text = local.codec.decode(new)
+        if not body.get("stream"):
+            choice = {"index": 0, "text": text, "finish_reason": reason, "logprobs": None}
+            await call.reply({**base, "choices": [choice], "usage": usage})
+            return
+        pieces = [{"index": 0, "text": c, "finish_reason": None, "logprobs": None} for c in text]
+        pieces.append({"index": 0, "text": "", "finish_reason": reason, "logprobs": None})
+        await call.stream([{**base, "choices": [p]} for p in pieces] + [{**base, "choices": [], "usage": usage}])
+
+    return handler
+
+
+@pytest.fixture(scope="module", params=["chat", "aligner-v1"])
+def both(request: pytest.FixtureRequest) -> Iterator[tuple[Aligner, RemoteAligner]]:
+    tokenizer = chatml_tokenizer() if request.param == "chat" else llama2_tokenizer()
+    local = tiny_aligner(tokenizer=tokenizer, prompt=request.param)
+    with local, serving_app(Upstream(completing(local))) as url:
+        yield local, RemoteAligner(f"{url}/v1", tokenizer, local.card, context=local.context)
+
+
+def test_it_writes_what_the_model_writes(both: tuple[Aligner, RemoteAligner]) -> None:
+    here, there = (list(a.correct_batch(PAIRS, SHORT)) for a in both)
+    assert [c.completion.text for c in there] == [c.completion.text for c in here]
+    assert [(c.text, c.kept_because) for c in there] == [(c.text, c.kept_because) for c in here]
+    assert [c.completion.usage.prompt_tokens for c in there] == [c.completion.usage.prompt_tokens for c in here]
+
+
+def test_text_is_sent_where_ids_are_not_taken(both: tuple[Aligner, RemoteAligner]) -> None:
+    local, remote = both
+    texts = RemoteAligner(remote._api.url, local.tokenizer, local.card, context=local.context, sends="text")
+    here = local.correct(*PAIRS[0], SHORT)
+    assert next(texts.correct_batch([PAIRS[0]], SHORT)).completion.text == here.completion.text
+    name = local.tokenizer.eos_token
+    refused = next(texts.correct_batch([("q", f"a {name} b")], SHORT))
+    assert (refused.kept_because, refused.text) == ("error", f"a {name} b")
+    assert "special token" in (refused.completion.error or "")
+
+
+async def _streamed(remote: RemoteAligner, question: str, answer: str) -> list[Delta]:
+    return [delta async for delta in remote.stream(question, answer, SHORT)]
+
+
+def test_it_streams(both: tuple[Aligner, RemoteAligner]) -> None:
+    local, remote = both
+    deltas = asyncio.run(_streamed(remote, *PAIRS[0]))
+    here = local.correct(*PAIRS[0], SHORT)
+    assert "".join(d.text for d in deltas[:-1]) == here.completion.text
+    assert (deltas[-1].finish_reason, deltas[-1].kept_because) == (here.completion.finish_reason, here.kept_because)
+
+
+def test_what_does_not_fit_is_kept(both: tuple[Aligner, RemoteAligner]) -> None:
+    _, remote = both
+    kept = next(remote.correct_batch([("q", "word " * 2000)]))
+    assert kept.kept_because == "too_long"
+    assert asyncio.run(_streamed(remote, "q", "word " * 2000))[-1].kept_because == "too_long"
+
+
+def test_failures() -> None:
+    async def broken(call: Call) -> None:
+        await (call.reply({"choices": []}) if "once" in json.dumps(call.body) else call.reply({"error": {}}, 400))
+
+    local = tiny_aligner(tokenizer=chatml_tokenizer())
+    with local, serving_app(Upstream(broken)) as url:
+        options: dict[str, Any] = {"context": 512, "retries": 0}
+        remote = RemoteAligner(f"{url}/v1", local.tokenizer, local.card, model="once", **options)
+        assert next(remote.correct_batch([("q", "a")])).kept_because == "error"
+        remote = RemoteAligner(f"{url}/v1", local.tokenizer, local.card, model="m", **options)
+        assert next(remote.correct_batch([("q", "a")])).kept_because == "error"
+        nobody = RemoteAligner("http://127.0.0.1:9/v1", local.tokenizer, local.card, model="m", **options)
+        with pytest.raises(ConfigError, match="nothing answers"):
+            list(nobody.correct_batch([("q", "a")]))
