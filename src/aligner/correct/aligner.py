@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from aligner.correct import guards
 from aligner.correct.card import FILE_NAME, AlignerCard
 from aligner.correct.decoding import StepLoop
+from aligner.correct.guards import GuardPolicy, ResponseFormat, check, reported
 from aligner.correct.ticket import Decoded, Request, Ticket
 from aligner.errors import AlignerError, CheckpointError, PromptError
-from aligner.generate.hf import Dtype, context_length, load_causal_lm
+from aligner.generate.hf import Dtype, Quantize, context_length, load_causal_lm
 from aligner.prompts import EncodedPrompt, PromptFormat, question_text
 from aligner.tokens import IncrementalText, TextCodec
 from aligner.types import Chat, Completion, Correction, Delta, KeptBecause, Message, Sampling, Usage, as_chat
@@ -31,6 +31,7 @@ class _Job:
     prompt: EncodedPrompt
     request: Request | None  # None: it does not fit, or cannot be encoded
     error: str | None = None
+    wanted: ResponseFormat | None = None
 
 
 class Aligner:
@@ -43,6 +44,7 @@ class Aligner:
         max_rows: answers that are corrected at the same time.
         cache_tokens: positions the key-value cache may hold; None leaves it to `max_rows`.
         speculate: verify the answer in place of writing it token by token; the corrections are the same.
+        guards: what keeps the original answer, and what is only reported.
     """
 
     def __init__(
@@ -55,9 +57,11 @@ class Aligner:
         max_rows: int = 64,
         cache_tokens: int | None = None,
         speculate: bool = True,
+        guards: GuardPolicy | None = None,
     ) -> None:
         self.model, self.tokenizer, self.card = model, tokenizer, card
         self.sampling, self.speculate = sampling or Sampling(), speculate
+        self.guards = guards or GuardPolicy()
         self.codec = TextCodec(tokenizer)
         self.context = context_length(model)
         self._stop_ids = card.prompt.stop_ids(self.codec)
@@ -75,18 +79,22 @@ class Aligner:
         max_rows: int = 64,
         cache_tokens: int | None = None,
         speculate: bool = True,
+        guards: GuardPolicy | None = None,
+        quantize: Quantize = "none",
     ) -> Self:
         """Load a corrector from a directory, a training run's directory, or by Hub id.
 
-        `prompt` names the format of a checkpoint that has no aligner.json, such as the released ones.
+        `prompt` names the format of a checkpoint that has no aligner.json, such as the released ones. `quantize` keeps
+        the weights in 8 or 4 bits, which takes the extra [quant].
 
         Raises:
             CheckpointError: no model there, or no aligner.json and no `prompt`.
+            ConfigError: to quantise, the extra [quant] is missing.
         """
         place = Path(path)
         if (place / "config.yaml").is_file() and (place / "model").is_dir():
             path = place / "model"
-        model, tokenizer = load_causal_lm(path, device=device, dtype=dtype)
+        model, tokenizer = load_causal_lm(path, device=device, dtype=dtype, quantize=quantize)
         card = AlignerCard.load(path)
         if prompt is not None:
             card = AlignerCard(
@@ -99,8 +107,9 @@ class Aligner:
                 "training code, or chat"
             )
         return cls(
-            model, tokenizer, card, sampling=sampling, max_rows=max_rows, cache_tokens=cache_tokens, speculate=speculate
-        )
+            model, tokenizer, card, sampling=sampling, max_rows=max_rows, cache_tokens=cache_tokens,
+            speculate=speculate, guards=guards,
+        )  # fmt: skip
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Save weights, tokenizer and aligner.json, so that `from_pretrained` gives the same corrector."""
@@ -108,26 +117,43 @@ class Aligner:
         self.tokenizer.save_pretrained(directory)
         self.card.save(directory)
 
-    def correct(self, question: Question, answer: str, sampling: Sampling | None = None) -> Correction:
+    def correct(
+        self,
+        question: Question,
+        answer: str,
+        sampling: Sampling | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> Correction:
         """Correct one answer. What goes wrong is told on the correction, which then keeps the original.
+
+        Args:
+            response_format: as in a request to OpenAI's API; a correction that breaks it is thrown away.
 
         Raises:
             DataError: the question is no chat.
+            ConfigError: the response format is none.
         """
-        return next(self.correct_batch([(question, answer)], sampling))
+        return next(self.correct_batch([(question, answer)], sampling, response_format=response_format))
 
     def correct_batch(
-        self, pairs: Iterable[tuple[Question, str]], sampling: Sampling | None = None
+        self,
+        pairs: Iterable[tuple[Question, str]],
+        sampling: Sampling | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
     ) -> Iterator[Correction]:
         """Correct many answers at once; yields in the order of `pairs`, of which only a window is in memory.
 
         Raises:
             DataError: a question is no chat.
+            ConfigError: the response format is none.
         """
+        wanted = ResponseFormat.parse(response_format)
         window: deque[tuple[_Job, Ticket | None]] = deque()
         try:
             for question, answer in pairs:
-                job = self._job(question, answer, sampling)
+                job = self._job(question, answer, sampling, wanted)
                 window.append((job, self._loop.submit(job.request) if job.request else None))
                 if len(window) > 2 * self._loop.max_rows:
                     yield self._await(*window.popleft())
@@ -138,9 +164,16 @@ class Aligner:
                 if ticket is not None:
                     ticket.cancel()
 
-    async def acorrect(self, question: Question, answer: str, sampling: Sampling | None = None) -> Correction:
+    async def acorrect(
+        self,
+        question: Question,
+        answer: str,
+        sampling: Sampling | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> Correction:
         """Correct one answer without blocking; calls that overlap share the model's batch."""
-        job = self._job(question, answer, sampling)
+        job = self._job(question, answer, sampling, ResponseFormat.parse(response_format))
         if job.request is None:
             return self._await(job, None)
         ticket = self._loop.start().submit(job.request)
@@ -151,13 +184,20 @@ class Aligner:
             raise
         return self._await(job, ticket)
 
-    async def stream(self, question: Question, answer: str, sampling: Sampling | None = None) -> AsyncIterator[Delta]:
+    async def stream(
+        self,
+        question: Question,
+        answer: str,
+        sampling: Sampling | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> AsyncIterator[Delta]:
         """The correction as it is written. Leaving the iteration early cancels it.
 
         What was shown cannot be taken back: a guard that fires at the end is named in the last delta's `kept_because`.
         An answer that does not fit is handed through as it is.
         """
-        job = self._job(question, answer, sampling)
+        job = self._job(question, answer, sampling, ResponseFormat.parse(response_format))
         if job.request is None:
             kept = self._await(job, None)
             yield Delta(text=kept.text)
@@ -201,11 +241,11 @@ class Aligner:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _job(self, question: Question, answer: str, sampling: Sampling | None) -> _Job:
+    def _job(self, question: Question, answer: str, sampling: Sampling | None, wanted: ResponseFormat | None) -> _Job:
         chat = as_chat(question)
         sampling = sampling or self.sampling
         try:
-            return self._encoded(chat, answer, sampling)
+            return replace(self._encoded(chat, answer, sampling), wanted=wanted)
         except PromptError as e:  # one text that cannot be encoded must not cost the others of its batch
             return _Job(chat=chat, answer=answer, prompt=EncodedPrompt(ids=()), request=None, error=str(e))
 
@@ -242,16 +282,20 @@ class Aligner:
         completion = Completion(text=text, finish_reason=decoded.finish_reason, usage=usage)
         if decoded.finish_reason == "cancelled":
             return self._kept(job, completion, "cancelled")
-        reason = guards.check(
-            question=question_text(job.chat),
+        question = question_text(job.chat)
+        reason = check(
+            question=question,
             answer=job.answer,
             correction=text,
             finish_reason=decoded.finish_reason,
+            wanted=job.wanted,
+            policy=self.guards,
         )
         if reason is not None:
             return self._kept(job, completion, reason)
+        seen = reported(question=question, answer=job.answer, correction=text, wanted=job.wanted, policy=self.guards)
         return Correction(
-            question=job.chat, answer=job.answer, text=text, completion=completion, flags=_flags(job.prompt)
+            question=job.chat, answer=job.answer, text=text, completion=completion, flags=(*_flags(job.prompt), *seen)
         )
 
     def _trimmed(self, job: _Job, text: str) -> str:

@@ -16,8 +16,9 @@ from rich.progress import track
 
 from aligner.config import Config
 from aligner.correct.aligner import Aligner
+from aligner.correct.guards import GuardPolicy
 from aligner.errors import DataError, RunError
-from aligner.generate.hf import Dtype
+from aligner.generate.hf import Dtype, Quantize
 from aligner.rows import JsonlWriter, Row, read_rows, storage_errors
 from aligner.runs import Existing
 from aligner.types import Chat, Correction, Sampling, as_chat
@@ -47,6 +48,10 @@ class CorrectConfig(Config):
     """cpu, cuda, …; left out: the accelerator where there is one."""
     dtype: Dtype = "auto"
     """Arithmetic; auto keeps what the checkpoint was saved in."""
+    quantize: Quantize = "none"
+    """Keep the weights in 8 or 4 bits, for less memory; takes the extra [quant]."""
+    guards: GuardPolicy = GuardPolicy()
+    """What each guard does when it fires."""
     temperature: float = Field(default=0.0, ge=0)
     """0 is greedy, the default on purpose."""
     top_k: int = Field(default=0, ge=0)
@@ -145,6 +150,8 @@ def _aligner(config: CorrectConfig) -> Aligner:
         max_rows=config.max_rows,
         cache_tokens=config.cache_tokens,
         speculate=config.speculate,
+        guards=config.guards,
+        quantize=config.quantize,
     )
 
 

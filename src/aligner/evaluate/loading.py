@@ -64,6 +64,8 @@ class Loader:
             dtype=config.dtype,
             max_rows=config.max_rows,
             cache_tokens=config.cache_tokens,
+            guards=config.guards,
+            quantize=config.quantize,
         )
         with self.run_dir.metrics() as metrics:
             metrics.write({"corrector": spec.name, "parameters": aligner.model.num_parameters()})
