@@ -21,7 +21,7 @@ _COMMON = {
     "italian": "il lo la gli le di che e è un una per non in con si da come anche più ma del della dei nel alla sono "
     "questo questa se ha al dal essere delle degli nella ci suo dalla loro tra può cui sua perché molto fare",
     "portuguese": "o os as de que e é do da em um uma para com não por mais dos das como mas ao ele se na no foi ou "
-    "ser quando muito nos já eu também só pelo pela até isso ela entre era depois sem mesmo aos seus são você está pode",
+    "ser quando muito nos já eu também só pelo pela até isso ela entre era depois sem mesmo aos seus são você está",
     "dutch": "de het een en van ik te dat die in is niet zijn op aan met voor er maar om hem dan zou of wat mijn men "
     "dit zo door over ze zich bij ook tot je uit der naar hij heeft als worden kan wordt deze werd meer geen hebben",
     "swedish": "och att det som en på är av för den med till inte om ett har de jag så kan var från men ett vi han när "
@@ -53,9 +53,9 @@ for _language, _listed in _COMMON.items():
         _LANGUAGES_OF[_word] = (*_LANGUAGES_OF.get(_word, ()), _language)
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _CODE = re.compile(r"`[^`\n]*+`")
-_FEWEST = 5  # common words of a language that a text has before it is said to be in it
-_SHARE = 0.12  # of all its words
-_LEAD = 1.5  # times as many as the next language's
+_FEWEST = 8  # common words of a language that a text has before it is said to be in it
+_SHARE = 0.2  # of all its words
+_LEAD = 2.0  # times as many as the next language's
 _MAIN = 0.6  # of the letters are of its main script
 # How each language is named, where that is not its English name.
 _NAMED = {

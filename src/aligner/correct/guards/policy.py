@@ -28,7 +28,7 @@ class GuardPolicy(Config):
     """It has characters of a script that neither question nor answer uses."""
     changed_language: Mode = "enforce"
     """It is in another language than the answer, unasked."""
-    collapsed: Mode = "enforce"
+    collapsed: Mode = "report"
     """Under a tenth of a long answer is left, and that is no refusal."""
     unbalanced_fence: Mode = "enforce"
     """A code fence is left open."""
