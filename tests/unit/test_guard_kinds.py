@@ -16,7 +16,7 @@ from aligner.correct.guards.check import _FIRES, Corrected
 from aligner.errors import ConfigError
 from aligner.types import GuardName
 
-ANSWER = r"""The area of a circle grows with the square of its radius, as was shown long ago (Heath et al., 1921) in a book.
+ANSWER = r"""The area of a circle grows with the square of its radius, as was shown (Heath et al., 1921) in a book.
 We use the constant from the standard tables [1], and we round it to 3.14 for this example.
 
 With a radius $r = 20$ the area is $$A = \pi r^2$$ and that is all there is to it.
@@ -88,7 +88,6 @@ def test_every_guard_is_here_and_in_the_policy() -> None:
 
 @pytest.mark.parametrize(("name", "it"), [(name, it) for name, cases in DAMAGE.items() for it in cases])
 def test_each_fires_on_its_own_damage_and_no_other_does(name: GuardName, it: Corrected) -> None:
-    # What is blank has lost nothing in particular, and next to nothing left is no more than one thing.
     assert fired(it) == {name}
     assert fired(replace(it, correction=it.answer)) == set(), "a copy"
     assert fired(replace(it, answer=it.correction)) == set(), "what was so before is not held against it"
@@ -114,8 +113,8 @@ def test_honest_edits_fire_nothing(correction: str) -> None:
 
 
 def test_money_is_no_mathematics() -> None:
-    it = replace(BASE, answer="It costs $5 and then $10.", correction="It costs $5, and a^b or x_{1} is \\frac.")
-    assert fired(it) == {"changed_numbers"} - {"changed_numbers"}
+    it = replace(BASE, answer="It costs $5 and then $10.", correction="It costs $5, and a^b or x_{i} is \\frac.")
+    assert fired(it) == set()
 
 
 @pytest.mark.parametrize(
@@ -199,8 +198,9 @@ def test_the_policy_enforces_reports_or_does_not_look() -> None:
     assert guards.reported(**texts, policy=off) == ()
 
 
-PIECES = st.sampled_from(["$", "$$", "\\(", "\\)", "\\begin{a}", "\\end{a}", "|", "|-|", "\n", "\n\n", " [1]", "[^a]", "(A, 2001)",
-                          "{", "}", '"a"', ":", "1,000", "http://a.b", "```", "`", "the ", "und ", "x^2", " word"])  # fmt: skip
+MARKS = ("$", "$$", "\\(", "\\)", "\\begin{a}", "\\end{a}", "|", "|-|", "\n", "\n\n", " [1]", "[^a]", "(A, 2001)")
+OTHERS = ("{", "}", '"a"', ":", "1,000", "http://a.b", "```", "`", "the ", "und ", "x^2", " word")
+PIECES = st.sampled_from((*MARKS, *OTHERS))
 
 
 @settings(max_examples=200, deadline=None)

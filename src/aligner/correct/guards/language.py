@@ -54,6 +54,7 @@ for _language, _listed in _COMMON.items():
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _CODE = re.compile(r"`[^`\n]*+`")
 _FEWEST = 8  # common words of a language that a text has before it is said to be in it
+_SHORTEST = 10  # letters
 _SHARE = 0.2  # of all its words
 _LEAD = 2.0  # times as many as the next language's
 _MAIN = 0.6  # of the letters are of its main script
@@ -104,7 +105,7 @@ def language_of(text: str) -> str | None:
     prose = _CODE.sub(" ", "\n".join(read(text).prose))
     counts = script_counts(prose)
     total = sum(counts.values())
-    if total < 2 * _FEWEST:
+    if total < _SHORTEST:
         return None
     kana = counts["Hiragana"] + counts["Katakana"]
     if kana + counts["Han"] >= _MAIN * total:
