@@ -1,6 +1,6 @@
 """Draws how fast corrections are, by how much of them stands in the answer, from a result of benchmarks/correction.py.
 
-    python docs/results/plot_correction.py docs/results/correction-quick.json docs/how-to/latency.svg
+python docs/results/plot_correction.py docs/results/correction-quick.json docs/how-to/latency.svg
 """
 
 from __future__ import annotations
@@ -9,12 +9,8 @@ import json
 import sys
 from pathlib import Path
 
-import matplotlib as mpl
-
-mpl.use("svg")
-mpl.rcParams["svg.hashsalt"] = "aligner"  # the same input draws the same file
-
-from matplotlib import pyplot as plt
+from matplotlib import rcParams
+from matplotlib.figure import Figure
 
 BANDS = ("0 to .6", ".6 to .8", ".8 to .95", ".95 to 1")
 
@@ -22,7 +18,9 @@ BANDS = ("0 to .6", ".6 to .8", ".8 to .95", ".95 to 1")
 def main(source: Path, target: Path) -> None:
     rows = {row["name"]: row for row in json.loads(source.read_text(encoding="utf-8"))["rows"]}
     found = [(band, row) for band in BANDS if (row := rows.get(f"replay, copied {band}")) is not None]
-    figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    rcParams["svg.hashsalt"] = "aligner"  # the same input draws the same file
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes = figure.subplots()
     places = range(len(found))
     for field, label, shift in (("theirs", "prompt lookup", -0.2), ("ours", "answer as draft", 0.2)):
         bars = axes.bar([place + shift for place in places], [row[field] for _, row in found], 0.4, label=label)
