@@ -239,7 +239,7 @@ class StepLoop:
         self._pace.took(tokens.numel(), perf_counter() - began)
         self._rows = self._rows + joiners
 
-    def _share(self, prompts: Sequence[Sequence[int]]) -> int:
+    def _share(self, prompts: Sequence[tuple[int, ...]]) -> int:
         """Put what all joining prompts begin with into their slots, read once or not at all; returns how much that is.
 
         Many answers to one question have all of it in common, and any two prompts their instruction.
@@ -348,7 +348,7 @@ def _no_memory() -> OutOfMemoryError:
     return OutOfMemoryError("not enough memory for the correction; lower max_rows or the answer's length")
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> Sequence[int]:
+def _common(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
     """What both begin with."""
     end = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
     return one[:end]
