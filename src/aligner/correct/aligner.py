@@ -13,9 +13,10 @@ from aligner.correct import outcome
 from aligner.correct.card import AlignerCard, checkpoint_place, load_card
 from aligner.correct.decoding import StepLoop
 from aligner.correct.gate import Gate, GateCalibration, GateMode, gate_of
+from aligner.correct.guards import GuardPolicy, ResponseFormat
 from aligner.correct.ticket import Decoded, Request, Ticket
 from aligner.errors import AlignerError, ConfigError, PromptError
-from aligner.generate.hf import Dtype, context_length, load_causal_lm
+from aligner.generate.hf import Dtype, Quantize, context_length, load_causal_lm
 from aligner.prompts import EncodedPrompt
 from aligner.tokens import IncrementalText, TextCodec
 from aligner.types import (
@@ -44,6 +45,7 @@ class _Job:
     request: Request | None  # None: it does not fit, or cannot be encoded
     gate: Gate | None = None
     error: str | None = None
+    wanted: ResponseFormat | None = None
 
 
 class Aligner:
@@ -58,6 +60,7 @@ class Aligner:
         speculate: verify the answer in place of writing it token by token; the corrections are the same.
         gate: "balanced" and "strict" let answers through untouched that the first pass finds good enough, as the card's
             calibration says; a Gate has a threshold of one's own.
+        guards: what keeps the original answer, and what is only reported.
 
     Raises:
         CheckpointError: a gate that the card has no calibration for.
@@ -75,6 +78,7 @@ class Aligner:
         cache_tokens: int | None = None,
         speculate: bool = True,
         gate: GateMode | Gate = "off",
+        guards: GuardPolicy | None = None,
     ) -> None:
         where = str(getattr(model.config, "name_or_path", "")) or "corrector"
         self.gate = gate if isinstance(gate, Gate) else gate_of(card.gate, gate, where)
@@ -82,6 +86,7 @@ class Aligner:
             raise ConfigError("the gate decides by the pass that verifies the answer; give gate=off or speculate=true")
         self.model, self.tokenizer, self.card = model, tokenizer, card
         self.sampling, self.speculate = sampling or Sampling(), speculate
+        self.guards = guards or GuardPolicy()
         self.codec = TextCodec(tokenizer)
         self.context = context_length(model)
         self._stop_ids = card.prompt.stop_ids(self.codec)
@@ -100,21 +105,24 @@ class Aligner:
         cache_tokens: int | None = None,
         speculate: bool = True,
         gate: GateMode | Gate = "off",
+        guards: GuardPolicy | None = None,
+        quantize: Quantize = "none",
     ) -> Self:
         """Load a corrector from a directory, a training run's directory, or by Hub id.
 
-        `prompt` names the format of a checkpoint that has no aligner.json, such as the released ones.
+        `prompt` names the format of a checkpoint that has no aligner.json, such as the released ones. `quantize` keeps
+        the weights in 8 or 4 bits, which takes the extra [quant].
 
         Raises:
             CheckpointError: no model there, no aligner.json and no `prompt`, or a gate that it was not calibrated for.
-            ConfigError: no such gate, or one without `speculate`.
+            ConfigError: no such gate, or one without `speculate`; or to quantise, the extra [quant] is missing.
         """
         path = checkpoint_place(path)
-        model, tokenizer = load_causal_lm(path, device=device, dtype=dtype)
+        model, tokenizer = load_causal_lm(path, device=device, dtype=dtype, quantize=quantize)
         card = load_card(path, tokenizer, prompt)
         return cls(
             model, tokenizer, card, sampling=sampling, max_rows=max_rows, cache_tokens=cache_tokens,
-            speculate=speculate, gate=gate,
+            speculate=speculate, gate=gate, guards=guards,
         )  # fmt: skip
 
     def save_pretrained(self, directory: str | Path) -> None:
@@ -123,23 +131,40 @@ class Aligner:
         self.tokenizer.save_pretrained(directory)
         self.card.save(directory)
 
-    def correct(self, question: Question, answer: str, sampling: Sampling | None = None) -> Correction:
+    def correct(
+        self,
+        question: Question,
+        answer: str,
+        sampling: Sampling | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> Correction:
         """Correct one answer. What goes wrong is told on the correction, which then keeps the original.
+
+        Args:
+            response_format: as in a request to OpenAI's API; a correction that breaks it is thrown away.
 
         Raises:
             DataError: the question is no chat.
+            ConfigError: the response format is none.
         """
-        return next(self.correct_batch([(question, answer)], sampling))
+        return next(self.correct_batch([(question, answer)], sampling, response_format=response_format))
 
     def correct_batch(
-        self, pairs: Iterable[tuple[Question, str]], sampling: Sampling | None = None
+        self,
+        pairs: Iterable[tuple[Question, str]],
+        sampling: Sampling | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
     ) -> Iterator[Correction]:
         """Correct many answers at once; yields in the order of `pairs`, of which only a window is in memory.
 
         Raises:
             DataError: a question is no chat.
+            ConfigError: the response format is none.
         """
-        return self._corrections(self._job(question, answer, sampling, self.gate) for question, answer in pairs)
+        wanted = ResponseFormat.parse(response_format)
+        return self._corrections(self._job(question, answer, sampling, wanted) for question, answer in pairs)
 
     def correct_each(
         self, rows: Iterable[tuple[Question, str, Sampling]], gate: Gate | None = None
@@ -149,7 +174,7 @@ class Aligner:
         Raises:
             DataError: a question is no chat.
         """
-        return self._corrections(self._job(question, answer, own, gate or self.gate) for question, answer, own in rows)
+        return self._corrections(self._job(question, answer, own, gate=gate) for question, answer, own in rows)
 
     def calibrate(self, triplets: Iterable[Triplet]) -> GateCalibration:
         """Calibrate the gate by triplets that the corrector was not trained on; it then stands in the card.
@@ -179,9 +204,16 @@ class Aligner:
                 if ticket is not None:
                     ticket.cancel()
 
-    async def acorrect(self, question: Question, answer: str, sampling: Sampling | None = None) -> Correction:
+    async def acorrect(
+        self,
+        question: Question,
+        answer: str,
+        sampling: Sampling | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> Correction:
         """Correct one answer without blocking; calls that overlap share the model's batch."""
-        job = self._job(question, answer, sampling, self.gate)
+        job = self._job(question, answer, sampling, ResponseFormat.parse(response_format))
         if job.request is None:
             return self._await(job, None)
         ticket = self._loop.start().submit(job.request)
@@ -192,13 +224,20 @@ class Aligner:
             raise
         return self._await(job, ticket)
 
-    async def stream(self, question: Question, answer: str, sampling: Sampling | None = None) -> AsyncIterator[Delta]:
+    async def stream(
+        self,
+        question: Question,
+        answer: str,
+        sampling: Sampling | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> AsyncIterator[Delta]:
         """The correction as it is written. Leaving the iteration early cancels it.
 
         A gate decides before the first piece. What was shown cannot be taken back: a guard that fires at the end is
         named in the last delta's `kept_because`. An answer that does not fit is handed through as it is.
         """
-        job = self._job(question, answer, sampling, self.gate)
+        job = self._job(question, answer, sampling, ResponseFormat.parse(response_format))
         if job.request is None:
             kept = self._await(job, None)
             yield Delta(text=kept.text)
@@ -243,11 +282,18 @@ class Aligner:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _job(self, question: Question, answer: str, sampling: Sampling | None, gate: Gate | None) -> _Job:
+    def _job(
+        self,
+        question: Question,
+        answer: str,
+        sampling: Sampling | None,
+        wanted: ResponseFormat | None = None,
+        gate: Gate | None = None,
+    ) -> _Job:
         chat = as_chat(question)
         sampling = sampling or self.sampling
         try:
-            return self._encoded(chat, answer, sampling, gate)
+            return replace(self._encoded(chat, answer, sampling, gate or self.gate), wanted=wanted)
         except PromptError as e:  # one text that cannot be encoded must not cost the others of its batch
             return _Job(chat=chat, answer=answer, prompt=EncodedPrompt(ids=()), request=None, error=str(e))
 
@@ -286,7 +332,9 @@ class Aligner:
         text = job.answer if decoded.passed else self._trimmed(job, self.codec.decode(decoded.ids))
         usage = Usage(prompt_tokens=len(job.prompt.ids), completion_tokens=len(decoded.ids))
         completion = Completion(text=text, finish_reason=decoded.finish_reason, usage=usage)
-        correction = outcome.finished(job.chat, job.answer, job.prompt, completion, passed=decoded.passed)
+        correction = outcome.finished(
+            job.chat, job.answer, job.prompt, completion, wanted=job.wanted, policy=self.guards, passed=decoded.passed
+        )
         return replace(correction, gate=gate)
 
     def _trimmed(self, job: _Job, text: str) -> str:

@@ -25,6 +25,8 @@ from aligner.correct.sampling import draw, row_generator
 from aligner.correct.ticket import Decoded, Request, Row, Ticket
 from aligner.errors import ConfigError, GenerationError, OutOfMemoryError
 
+_SHARED = 32  # tokens that prompts have in common, at least, for them to be shared
+
 
 class StepLoop:
     """Decodes any number of requests with one model, `max_rows` at a time.
@@ -63,6 +65,8 @@ class StepLoop:
         self._thread: threading.Thread | None = None
         self._driver = threading.Lock()
         self._closed = False
+        self.shared_tokens = 0
+        """Prompt tokens that were not read again, because another row had them in common."""
 
     @property
     def forward_passes(self) -> int:
@@ -219,13 +223,15 @@ class StepLoop:
                 row.drafter = Drafter(row.ticket.request.answer, row.ticket.request.prompt, self._phrases)
                 most = min(_draftable(row), len(row.ticket.request.answer))
                 asked = row.ticket.request.passes is not None  # then the whole answer is read, whether it pays or not
-                row.draft = self._pace.best(row.drafter.drafts(most if asked else self._pace.first(most, rows)))
-        read = [(*prompt, *row.draft.tokens) for row, prompt in zip(joiners, prompts, strict=True)]
+                row.rates = self._pace.rates()
+                row.draft = row.rates.best(row.drafter.drafts(most if asked else self._pace.first(most, rows)))
+        shared = self._share(prompts)
+        read = [(*prompt[shared:], *row.draft.tokens) for row, prompt in zip(joiners, prompts, strict=True)]
         width = max(map(len, read))
         # Right padding: no later position is ever looked at by an earlier one, so the causal mask alone is enough.
         tokens = torch.tensor([[*ids, *[ids[-1]] * (width - len(ids))] for ids in read], device=self.model.device)
-        wanted = [(len(p) - 1, len(ids) - len(p) + 1) for p, ids in zip(prompts, read, strict=True)]
-        logits = self._forward(tokens, [0] * len(joiners), wanted, len(self._rows))
+        wanted = [(len(p) - 1 - shared, len(row.draft.tokens) + 1) for p, row in zip(prompts, joiners, strict=True)]
+        logits = self._forward(tokens, [shared] * len(joiners), wanted, len(self._rows))
         for row, prompt in zip(joiners, prompts, strict=True):
             row.length = len(prompt)
             if not row.ticket.request.sampling.greedy:
@@ -249,6 +255,27 @@ class StepLoop:
                     row.finish = "stop"
             place += known
 
+    def _share(self, prompts: Sequence[tuple[int, ...]]) -> int:
+        """Put what all joining prompts begin with into their slots, read once or not at all; returns how much that is.
+
+        Many answers to one question have all of it in common, and any two prompts their instruction.
+        """
+        first, count = len(self._rows), len(prompts)
+        common = _common(min(prompts), max(prompts))[: min(map(len, prompts)) - 1]
+        known = [len(_common(row.ticket.request.prompt, common)) for row in self._rows]
+        source = max(range(first), key=known.__getitem__, default=first)
+        length = known[source] if known else 0
+        if (count - 1) * len(common) - self._pace.fixed > count * length:  # a pass of its own pays
+            source, length = first, len(common)
+        if length < _SHARED:
+            return 0
+        if source == first:
+            tokens = torch.tensor([common], device=self.model.device)
+            self._forward(tokens, [0], [(length - 1, 1)], first)
+        self._forward.share(source, first, count, length)
+        self.shared_tokens += length * (count - (source == first))
+        return length
+
     def _step(self, rows: list[Row]) -> None:
         began = perf_counter()
         width = self._draft(rows)
@@ -263,12 +290,14 @@ class StepLoop:
     def _draft(self, rows: list[Row]) -> int:
         """Give every row its draft for a step; returns the longest one's length."""
         for row in rows:
-            row.draft = self._pace.best(row.drafter.drafts(_draftable(row)) if row.drafter is not None else ())
+            if row.drafter is not None and row.rates is not None:
+                row.draft = row.rates.best(row.drafter.drafts(_draftable(row)))
         # A short row's padding must not reach where no row may write.
         room = max(_reach(row.ticket.request) for row in rows) - max(row.length for row in rows) - 1
         if self._forward.context is not None:
             room = min(room, self._forward.context - max(row.length for row in rows) - 1)
-        width = max(0, min(room, self._pace.width([row.draft for row in rows])))
+        chances = [row.rates.each(row.draft.source) if row.rates is not None else 0.0 for row in rows]
+        width = max(0, min(room, self._pace.width([row.draft for row in rows], chances)))
         for row in rows:
             row.draft = Draft(row.draft.tokens[:width], row.draft.source)
         return max(len(row.draft.tokens) for row in rows)
@@ -297,8 +326,10 @@ class StepLoop:
                     right += token == drafted
                     break
                 right += 1
-            if row.draft.tokens:
-                self._pace.seen(row.draft.source, len(row.draft.tokens), right)
+            if row.draft.tokens and row.rates is not None:
+                row.rates.seen(row.draft.source, len(row.draft.tokens), right)
+                if row.draft.source == "first":
+                    self._pace.read(len(row.draft.tokens), right)
             row.length += min(right, len(row.draft.tokens))
             place += 1 + len(row.draft.tokens)
             row.draft = NO_DRAFT
@@ -314,6 +345,8 @@ class StepLoop:
             elif not row.ticket.future.done():
                 if row.drafter is not None and row.finish != "cancelled":
                     row.drafter.finish()
+                if row.rates is not None:
+                    self._pace.left(row.rates)
                 row.ticket.future.set_result(Decoded(
                     ids=tuple(row.out), finish_reason=row.finish, log_probs=row.log_probs, passed=row.passed
                 ))  # fmt: skip
@@ -334,6 +367,12 @@ class StepLoop:
 
 def _no_memory() -> OutOfMemoryError:
     return OutOfMemoryError("not enough memory for one pass; lower max_rows or the answer's length")
+
+
+def _common(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    """What both begin with."""
+    end = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:end]
 
 
 def _reach(request: Request) -> int:

@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-from aligner.correct import guards
+from aligner.correct.guards import GuardPolicy, ResponseFormat, check, reported
 from aligner.prompts import EncodedPrompt, PromptFormat, question_text
 from aligner.types import Chat, Completion, Correction, KeptBecause
 
 
 def finished(
-    chat: Chat, answer: str, prompt: EncodedPrompt, completion: Completion, *, passed: bool = False
+    chat: Chat,
+    answer: str,
+    prompt: EncodedPrompt,
+    completion: Completion,
+    *,
+    wanted: ResponseFormat | None = None,
+    policy: GuardPolicy | None = None,
+    passed: bool = False,
 ) -> Correction:
     """The correction of an answer, or the answer and the reason for which it was kept.
 
-    What a gate let through is the answer itself, of which no guard has anything to say.
+    What a gate let through (`passed`) is the answer itself, of which no guard has anything to say.
     """
     if completion.finish_reason == "cancelled":
         return kept(chat, answer, prompt, completion, "cancelled")
     if completion.finish_reason == "error":
         return kept(chat, answer, prompt, completion, "error")
-    reason = None
+    seen: tuple[str, ...] = ()
     if not passed:
-        reason = guards.check(
-            question=question_text(chat),
+        question, text = question_text(chat), completion.text
+        reason = check(
+            question=question,
             answer=answer,
-            correction=completion.text,
+            correction=text,
             finish_reason=completion.finish_reason,
+            wanted=wanted,
+            policy=policy or GuardPolicy(),
         )
-    if reason is not None:
-        return kept(chat, answer, prompt, completion, reason)
-    return Correction(question=chat, answer=answer, text=completion.text, completion=completion, flags=_flags(prompt))
+        if reason is not None:
+            return kept(chat, answer, prompt, completion, reason)
+        seen = reported(
+            question=question, answer=answer, correction=text, wanted=wanted, policy=policy or GuardPolicy()
+        )
+    return Correction(
+        question=chat, answer=answer, text=completion.text, completion=completion, flags=(*_flags(prompt), *seen)
+    )
 
 
 def kept(chat: Chat, answer: str, prompt: EncodedPrompt, completion: Completion, reason: KeptBecause) -> Correction:
