@@ -28,6 +28,7 @@ GuardName = Literal[
     "broken_format",  # the JSON that the answer was, or that the request wants, is none
     "script_leak",  # characters of a script that neither question nor answer uses
     "changed_language",  # another language than the answer's, unasked
+    "repeated",  # it says a sentence again that the answer says once, or not at all
     "collapsed",  # next to nothing is left of a long answer
     "unbalanced_fence",  # a code fence is left open
     "lost_code_fence",  # code of the answer stands in the correction without its fence

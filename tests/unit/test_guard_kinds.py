@@ -54,6 +54,12 @@ DAMAGE: dict[GuardName, list[Corrected]] = {
     ],
     "script_leak": [replace(BASE, correction=ANSWER.replace("that is all", "that is 全 all"))],
     "changed_language": [replace(BASE, question=QUESTION, answer=ENGLISH, correction=GERMAN)],
+    "repeated": [
+        replace(
+            BASE, correction=ANSWER.replace("See https", "A long word or two. A long word or two. See https")
+        ),
+        replace(BASE, answer=ENGLISH, correction=f"{ENGLISH} {ENGLISH}"),
+    ],
     "collapsed": [replace(BASE, answer=LONG, correction="It is.")],
     "unbalanced_fence": [replace(BASE, correction=ANSWER.replace("** 2\n```\n", "** 2\n"))],
     "lost_code_fence": [replace(BASE, correction=ANSWER.replace("```python\n", "").replace("```\n", ""))],
@@ -105,6 +111,9 @@ def test_each_fires_on_its_own_damage_and_no_other_does(name: GuardName, it: Cor
         "I cannot help with that.",
         "\n".join(line for line in ANSWER.splitlines() if "|" not in line),
         "1. First, this.\n2. " + ANSWER,
+        ANSWER + "\nNever mind. Never mind.",
+        ANSWER.replace("| large", "| small | rather little |\n| large"),
+        ANSWER.replace("    return", "    radius = radius + 0 * 1\n" * 2 + "    return"),
         ANSWER.replace("3.14 for", "3.140 for"),
     ],
 )

@@ -25,6 +25,7 @@ KEPT = {
     "broken_format": "it was not the JSON that was wanted",
     "script_leak": "foreign script appeared",
     "changed_language": "the language changed",
+    "repeated": "it repeated itself",
     "collapsed": "next to nothing was left",
     "unbalanced_fence": "a code fence was left open",
     "lost_code_fence": "a code fence was lost",
@@ -36,6 +37,8 @@ KEPT = {
     "too_long": "too long for the corrector",
     "cancelled": "cancelled",
     "error": "the corrector failed",
+    "not_better": "no correction was ranked higher",
+    "unscored": "the corrections could not be ranked",
 }
 
 

@@ -14,6 +14,7 @@ from aligner.correct.guards.formats import ResponseFormat, breaks_format
 from aligner.correct.guards.language import changes_language, language_of
 from aligner.correct.guards.latex import loses_latex
 from aligner.correct.guards.policy import GuardPolicy
+from aligner.correct.guards.repetition import repeats
 from aligner.correct.guards.scripts import leaked_scripts, leaks_script, named_scripts
 from aligner.correct.guards.tables import loses_table
 
@@ -37,5 +38,6 @@ __all__ = [
     "loses_latex",
     "loses_table",
     "named_scripts",
+    "repeats",
     "reported",
 ]

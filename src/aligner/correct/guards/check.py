@@ -14,6 +14,7 @@ from aligner.correct.guards.formats import ResponseFormat, breaks_format
 from aligner.correct.guards.language import changes_language
 from aligner.correct.guards.latex import loses_latex
 from aligner.correct.guards.policy import GuardPolicy, Mode
+from aligner.correct.guards.repetition import repeats
 from aligner.correct.guards.scripts import leaks_script
 from aligner.correct.guards.tables import loses_table
 from aligner.types import FinishReason, GuardName
@@ -38,6 +39,7 @@ _FIRES: dict[GuardName, Callable[[Corrected], bool]] = {
     "broken_format": lambda it: breaks_format(it.answer, it.correction, it.wanted),
     "script_leak": lambda it: leaks_script(it.question, it.answer, it.correction),
     "changed_language": lambda it: changes_language(it.question, it.answer, it.correction),
+    "repeated": lambda it: repeats(it.answer, it.correction),
     "collapsed": lambda it: collapses(it.answer, it.correction),
     "unbalanced_fence": lambda it: leaves_fence_open(it.answer, it.correction),
     "lost_code_fence": lambda it: loses_code_fence(it.answer, it.correction),

@@ -28,6 +28,8 @@ class GuardPolicy(Config):
     """It has characters of a script that neither question nor answer uses."""
     changed_language: Mode = "enforce"
     """It is in another language than the answer, unasked."""
+    repeated: Mode = "enforce"
+    """It says a sentence again that the answer says once, or not at all."""
     collapsed: Mode = "report"
     """Under a tenth of a long answer is left, and that is no refusal."""
     unbalanced_fence: Mode = "enforce"
