@@ -165,6 +165,10 @@ def test_off_hands_the_bytes_through(way: str) -> None:
     [
         ({"strength": 0.5}, "dial"),
         ({"best_of": 4}, "scorer"),
+        ({"best_of": 0}, "1 or more"),
+        ({"best_of": None}, "1 or more"),
+        ({"gate": "loose"}, "off, balanced, strict"),
+        ({"gate": "strict"}, "calibrated"),
         ({"retrun": True}, "did you mean 'return'?"),
         ({"return": ["all"]}, "original, diff, reason"),
         ("off", "object"),
