@@ -268,9 +268,7 @@ def _told(outcomes: list[Outcome]) -> bytes:
     return (("true" if corrected else "false") + (f"; reason={','.join(reasons)}" if reasons else "")).encode()
 
 
-def _put_back(
-    options: Options, response: Json, answers: list[Answer], outcomes: list[Outcome], seconds: float
-) -> bool:
+def _put_back(options: Options, response: Json, answers: list[Answer], outcomes: list[Outcome], seconds: float) -> bool:
     """Put the outcomes in the answers' places; returns whether that changed the response at all."""
     changed = False
     spent = Usage()

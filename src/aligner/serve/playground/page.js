@@ -274,7 +274,7 @@ async function ask() {
     const stream = response.headers.get("content-type")?.startsWith("text/event-stream");
     const { text, said } = await (stream ? streamed(response, shown) : whole(response));
     show(text, said, header, (performance.now() - began) / 1000);
-    $("status").textContent = `Done. ${$("decision").textContent}`;
+    $("status").textContent = "Done.";
   } catch (error) {
     if (controller.signal.aborted) {
       $("status").textContent = "Cancelled.";
