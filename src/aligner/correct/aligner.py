@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -80,12 +81,9 @@ class Aligner:
         gate: GateMode | Gate = "off",
         guards: GuardPolicy | None = None,
     ) -> None:
-        where = str(getattr(model.config, "name_or_path", "")) or "corrector"
-        self.gate = gate if isinstance(gate, Gate) else gate_of(card.gate, gate, where)
-        if self.gate is not None and not speculate:
-            raise ConfigError("the gate decides by the pass that verifies the answer; give gate=off or speculate=true")
         self.model, self.tokenizer, self.card = model, tokenizer, card
         self.sampling, self.speculate = sampling or Sampling(), speculate
+        self.gate = self._checked(gate)
         self.guards = guards or GuardPolicy()
         self.codec = TextCodec(tokenizer)
         self.context = context_length(model)
@@ -124,6 +122,24 @@ class Aligner:
             model, tokenizer, card, sampling=sampling, max_rows=max_rows, cache_tokens=cache_tokens,
             speculate=speculate, gate=gate, guards=guards,
         )  # fmt: skip
+
+    def with_gate(self, gate: GateMode | Gate) -> Self:
+        """The same corrector behind another gate: model and batch are shared, and closing one closes both.
+
+        Raises:
+            CheckpointError: a gate that the card has no calibration for.
+            ConfigError: no such gate, or one without `speculate`.
+        """
+        other = copy(self)
+        other.gate = self._checked(gate)
+        return other
+
+    def _checked(self, gate: GateMode | Gate) -> Gate | None:
+        where = str(getattr(self.model.config, "name_or_path", "")) or "corrector"
+        found = gate if isinstance(gate, Gate) else gate_of(self.card.gate, gate, where)
+        if found is not None and not self.speculate:
+            raise ConfigError("the gate decides by the pass that verifies the answer; give gate=off or speculate=true")
+        return found
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Save weights, tokenizer and aligner.json, so that `from_pretrained` gives the same corrector."""

@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from aligner.config import Config
+from aligner.correct.gate import GateMode
 from aligner.correct.loading import is_address
 from aligner.correct.remote import Sends
 from aligner.generate.hf import Dtype
@@ -72,6 +73,17 @@ class ServeConfig(Config):
     aligner_takes: Sends = "ids"
     """For a corrector behind an address: whether its server takes token ids (vLLM, llama.cpp) or text only; text that
     holds the name of a special token is refused then."""
+    gate: GateMode = "off"
+    """Let answers through untouched that one pass finds good enough, as calibrated at the end of training or by
+    `aligner calibrate`; a request may ask for another."""
+    scorer: str | None = None
+    """Who ranks several corrections of an answer: a reward model (a directory or a Hub id), or `module:callable`, which
+    returns a scorer or a judge."""
+    best_of: int = Field(default=1, ge=1)
+    """Corrections of each answer, of which `scorer` keeps the best or the answer itself; a request may ask for another
+    number."""
+    max_best_of: int = Field(default=8, ge=1)
+    """Corrections that a request may ask for."""
     prompt: str | None = None
     """The prompt format of a checkpoint without aligner.json: aligner-v1, aligner-repo or chat."""
     max_rows: int = Field(default=64, ge=1)
@@ -93,4 +105,10 @@ class ServeConfig(Config):
         for name in ("tokenizer", "served_aligner", "aligner_key_env"):
             if getattr(self, name) is not None and not remote:
                 raise ValueError(f"'{name}' goes with a corrector behind an address, and '{self.aligner}' is none")
+        if remote and (self.scorer is not None or self.gate != "off"):
+            raise ValueError("'scorer' and 'gate' are for a corrector that runs here, not for an address")
+        if self.best_of > 1 and self.scorer is None:
+            raise ValueError("'best_of' (2 or more) needs a 'scorer', which ranks the corrections")
+        if self.best_of > self.max_best_of:
+            raise ValueError(f"'best_of' is {self.best_of} and 'max_best_of' {self.max_best_of}; raise the latter")
         return self

@@ -18,6 +18,7 @@ from aligner.generate.collect import closing
 from aligner.serve import headers as h
 from aligner.serve import sse, wire
 from aligner.serve.asgi import Exchange
+from aligner.serve.choice import Choice
 from aligner.serve.chunks import ChunkStream
 from aligner.serve.events import EventStream
 from aligner.serve.options import HEADER, Options
@@ -25,7 +26,7 @@ from aligner.serve.policy import Outcome, Policy
 from aligner.serve.shadow import Shadow
 from aligner.serve.upstreams import Route, Upstreams, read_reply
 from aligner.serve.wire import Answer, Json
-from aligner.types import Usage
+from aligner.types import Corrector, Usage
 
 Mode = Literal["correct", "shadow"]
 _TELLS = b"x-aligner-corrected"
@@ -39,6 +40,7 @@ class _Asked:
     body: Json
     data: bytes
     options: Options
+    corrector: Corrector
     route: Route
     untouched: str | None
 
@@ -49,6 +51,7 @@ class Corrected:
     Args:
         upstreams: who answers.
         policy: what is shown in an answer's place.
+        choice: the correctors.
         share: of the requests that are corrected, drawn by `seed` and the request's body.
         own_keys: clients send keys of ours, which no upstream may see.
         shadow: where corrections are recorded that nobody is shown; None shows them.
@@ -58,20 +61,22 @@ class Corrected:
         self,
         upstreams: Upstreams,
         policy: Policy,
+        choice: Choice,
         *,
         share: float = 1.0,
         seed: int = 0,
         own_keys: bool = False,
         shadow: Shadow | None = None,
     ) -> None:
-        self.upstreams, self.policy, self.shadow = upstreams, policy, shadow
+        self.upstreams, self.policy, self.choice, self.shadow = upstreams, policy, choice, shadow
         self.share, self.seed, self.own_keys = share, seed, own_keys
         self._links = AsyncExitStack()
 
     async def open(self) -> None:
         """Connect to a corrector behind an address, on the event loop that will use it."""
-        if isinstance(self.policy.corrector, RemoteAligner):
-            await self._links.enter_async_context(self.policy.corrector.connected())
+        corrector = self.choice.pick(Options())
+        if isinstance(corrector, RemoteAligner):
+            await self._links.enter_async_context(corrector.connected())
 
     async def close(self) -> None:
         """Finish what is recorded."""
@@ -99,6 +104,7 @@ class Corrected:
             options = Options.read(body.pop("aligner"))
         elif (given := h.get(exchange.headers, HEADER)) is not None:
             options = Options.read_header(given)
+        corrector = self.choice.pick(options)
         route = self.upstreams.route(body.get("model"))
         if route is None:
             raise await self._unknown(body.get("model"), exchange)
@@ -107,8 +113,8 @@ class Corrected:
         if route.model is not None:
             body["model"], changed = route.model, True
         return _Asked(
-            kind=kind, body=body, data=wire.write(body) if changed else data, options=options, route=route,
-            untouched=untouched,
+            kind=kind, body=body, data=wire.write(body) if changed else data, options=options,
+            corrector=corrector, route=route, untouched=untouched,
         )  # fmt: skip
 
     def _drawn(self, data: bytes) -> bool:
@@ -145,20 +151,21 @@ class Corrected:
                 await self._watched(asked, exchange, reply)
                 return
             if streamed:
-                await self._stream(asked, exchange, reply)
+                await self._stream(asked, exchange, reply, began)
                 return
             data = await self.upstreams.whole(reply)
             status, headers = reply.status, told(reply, b"content-length")
-        metrics.upstream_seconds.observe(perf_counter() - began)
+        seconds = perf_counter() - began
+        metrics.upstream_seconds.observe(seconds)
         response = read_reply(data)
         answers = wire.answers(asked.kind, asked.body, response)
         if self.shadow is not None:
-            self.shadow.record(asked.body, answers)
+            self.shadow.record(asked.body, answers, asked.corrector)
             await exchange.reply(status, data, [*headers, (_TELLS, b"false; reason=shadow")])
             return
-        outcomes = await self.policy.correct_all(answers)
+        outcomes = await self.policy.correct_all(answers, asked.corrector)
         headers.append((_TELLS, _told(outcomes)))
-        changed = _put_back(asked.options, response, answers, outcomes)
+        changed = _put_back(asked.options, response, answers, outcomes, seconds)
         await exchange.reply(status, wire.write(response) if changed else data, headers)
 
     async def _through(self, exchange: Exchange, reply: aiohttp.ClientResponse, reason: str) -> None:
@@ -178,20 +185,19 @@ class Corrected:
                 await exchange.send(event.raw)
                 answers += shape.feed(event).ready
         if self.shadow is not None:
-            self.shadow.record(asked.body, answers)
+            self.shadow.record(asked.body, answers, asked.corrector)
         await exchange.end()
 
-    async def _stream(self, asked: _Asked, exchange: Exchange, reply: aiohttp.ClientResponse) -> None:
-        """The upstream's stream with corrected text; what breaks it is its last event."""
+    async def _stream(self, asked: _Asked, exchange: Exchange, reply: aiohttp.ClientResponse, began: float) -> None:
+        """The upstream's stream with corrected text; what breaks it is its last event. It was asked when `began`."""
         await exchange.start(reply.status, told(reply, b"content-length"))
         shape = _shape(asked)
         broken: list[RequestError] = []
         failed = False
-        began = perf_counter()
 
-        async def show(answer: Answer) -> None:
+        async def show(answer: Answer, seconds: float) -> None:
             try:
-                await self._show(asked, exchange, shape, answer)
+                await self._show(asked, exchange, shape, answer, seconds)
             except RequestError as e:
                 broken.append(e)
 
@@ -202,7 +208,7 @@ class Corrected:
                         step = shape.feed(event)
                         await exchange.send(b"".join(step.now))
                         for answer in step.ready:
-                            group.create_task(show(answer))
+                            group.create_task(show(answer, perf_counter() - began))
                         failed = failed or step.failed
             except RequestError as e:
                 broken.append(e)
@@ -230,16 +236,18 @@ class Corrected:
             raise RequestError("the upstream broke off before its answer was whole; try again", status=502,
                                code="upstream_broke_off") from None  # fmt: skip
 
-    async def _show(self, asked: _Asked, exchange: Exchange, shape: ChunkStream | EventStream, answer: Answer) -> None:
+    async def _show(
+        self, asked: _Asked, exchange: Exchange, shape: ChunkStream | EventStream, answer: Answer, seconds: float
+    ) -> None:
         outcome = Outcome(text="")
-        async with closing(self.policy.stream(answer)) as pieces:
+        async with closing(self.policy.stream(answer, asked.corrector)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Outcome):
                     outcome = piece
                 elif piece:
                     await exchange.send(shape.text(answer, piece))
         lost = wire.drop_token_fields(answer.beside) if isinstance(shape, ChunkStream) else []
-        extension = outcome.extension(asked.options, lost)
+        extension = outcome.extension(asked.options, lost, seconds)
         await exchange.send(shape.finish(answer, outcome.text, outcome.spent, extension))
 
 
@@ -260,13 +268,13 @@ def _told(outcomes: list[Outcome]) -> bytes:
     return (("true" if corrected else "false") + (f"; reason={','.join(reasons)}" if reasons else "")).encode()
 
 
-def _put_back(options: Options, response: Json, answers: list[Answer], outcomes: list[Outcome]) -> bool:
+def _put_back(options: Options, response: Json, answers: list[Answer], outcomes: list[Outcome], seconds: float) -> bool:
     """Put the outcomes in the answers' places; returns whether that changed the response at all."""
     changed = False
     spent = Usage()
     for answer, outcome in zip(answers, outcomes, strict=True):
         lost = answer.put(outcome.text)
-        extension = outcome.extension(options, lost)
+        extension = outcome.extension(options, lost, seconds)
         if extension is not None:
             answer.beside["aligner"] = extension
         spent += outcome.spent

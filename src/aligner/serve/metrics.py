@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
@@ -9,6 +11,8 @@ from aligner.types import Correction, Usage
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+
+_NATS = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 
 
 class Metrics:
@@ -48,6 +52,11 @@ class Metrics:
             "aligner_copied_share", "Share of a correction's words that stand in the answer.", buckets=_SHARES,
             registry=at,
         )  # fmt: skip
+        self.gate = Counter("aligner_gate", "What the gate decided: passed or held.", ("decision",), registry=at)
+        self.gate_nats = Histogram(
+            "aligner_gate_nats", "Minus the log-likelihood of a copy, where a gate decided; 0 is a certain copy.",
+            buckets=_NATS, registry=at,
+        )  # fmt: skip
         self.tokens = Counter("aligner_corrector_tokens", "Tokens of the corrector.", ("kind",), registry=at)
         self.shadow_dropped = Counter(
             "aligner_shadow_dropped", "Answers that shadow mode left out because too many waited.", registry=at
@@ -57,6 +66,10 @@ class Metrics:
         """Count one answer that the corrector saw to its end."""
         self.correction_seconds.observe(seconds)
         self.spent(correction.completion.usage)
+        if correction.gate is not None:
+            self.gate.labels("passed" if correction.gate.passed else "held").inc()
+            if math.isfinite(correction.gate.score):
+                self.gate_nats.observe(-correction.gate.score)
         if correction.kept_because is not None:
             self.answers.labels("kept").inc()
             self.kept.labels(correction.kept_because).inc()

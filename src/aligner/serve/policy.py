@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any, Literal
 
+from aligner.correct.keep_best import KeepBest
 from aligner.errors import AlignerError, RequestError
 from aligner.generate.collect import closing
 from aligner.serve.metrics import Metrics
 from aligner.serve.options import Options
 from aligner.serve.wire import Answer
-from aligner.types import Completion, Correction, Corrector, FinishReason, KeptBecause, Usage
+from aligner.types import Completion, Correction, Corrector, Delta, GateDecision, Usage
 
 OnFailure = Literal["error", "pass-through"]
 _log = logging.getLogger(__name__)
@@ -27,19 +29,24 @@ class Outcome:
     """What became of one answer. `reason` is None where `text` is the corrector's.
 
     `late`: a guard fired when text had been sent already, so that `text` is not the original though there is a reason.
+    `buffered`: a stream was asked for, and the text came whole. `seconds` is what the corrector took, None where it was
+    not asked.
     """
 
     text: str
     reason: str | None = None
     correction: Correction | None = None
     late: bool = False
+    buffered: bool = False
+    seconds: float | None = None
 
     @property
     def spent(self) -> Usage:
         return self.correction.completion.usage if self.correction is not None else Usage()
 
-    def extension(self, options: Options, lost: list[str]) -> dict[str, Any] | None:
-        """The object that is put beside the text; None where there is nothing to say."""
+    def extension(self, options: Options, lost: list[str], upstream: float) -> dict[str, Any] | None:
+        """The object that is put beside the text; None where there is nothing to say. `upstream` took so many
+        seconds."""
         value: dict[str, Any] = {}
         correction = self.correction
         original = correction.answer if correction is not None else self.text
@@ -50,8 +57,15 @@ class Outcome:
             value["diff"] = [[edit.op, edit.text] for edit in shown] or ([["equal", original]] if original else [])
         if "reason" in options.returns or self.late:
             value["reason"] = self.reason
+        if "gate" in options.returns:
+            value["gate"] = _decision(correction.gate) if correction is not None else None
+        if "seconds" in options.returns:
+            corrector = round(self.seconds, 4) if self.seconds is not None else None
+            value["seconds"] = {"upstream": round(upstream, 4), "corrector": corrector}
         if self.late:
             value["late"] = True
+        if self.buffered:
+            value["buffered"] = True
         if lost:
             value["removed"] = lost
         return value or None
@@ -61,7 +75,6 @@ class Policy:
     """Asks the corrector and decides what is shown.
 
     Args:
-        corrector: in process or behind an address.
         metrics: what happens is counted there.
         on_failure: what becomes of an answer where the corrector fails: a 502, or the original.
         strict: refuse (413) an answer that does not fit the corrector's context, in place of keeping it.
@@ -71,7 +84,6 @@ class Policy:
 
     def __init__(
         self,
-        corrector: Corrector,
         metrics: Metrics,
         *,
         on_failure: OnFailure = "error",
@@ -79,11 +91,11 @@ class Policy:
         timeout: float = 60.0,
         max_waiting: int = 1024,
     ) -> None:
-        self.corrector, self.metrics = corrector, metrics
-        self.on_failure, self.strict, self.timeout, self.max_waiting = on_failure, strict, timeout, max_waiting
+        self.metrics, self.on_failure, self.strict = metrics, on_failure, strict
+        self.timeout, self.max_waiting = timeout, max_waiting
         self.waiting = 0
 
-    async def correct(self, answer: Answer) -> Outcome:
+    async def correct(self, answer: Answer, corrector: Corrector) -> Outcome:
         """Correct one answer.
 
         Raises:
@@ -96,29 +108,29 @@ class Policy:
         try:
             with self._place():
                 async with asyncio.timeout(self.timeout):
-                    correction = await self.corrector.acorrect(answer.question, answer.text)
+                    correction = await corrector.acorrect(answer.question, answer.text)
         except TimeoutError:
             return self._failed(answer, self._slow())
         except Exception as e:  # whatever a corrector raises, its failure is a policy's matter
             return self._failed(answer, e)
         return self._outcome(answer, correction, began)
 
-    async def correct_all(self, answers: list[Answer]) -> list[Outcome]:
+    async def correct_all(self, answers: list[Answer], corrector: Corrector) -> list[Outcome]:
         """Correct the answers of one response together; the first failure cancels the others.
 
         Raises:
             RequestError: as `correct`.
         """
         if len(answers) == 1:
-            return [await self.correct(answers[0])]
-        tasks = [asyncio.ensure_future(self.correct(answer)) for answer in answers]
+            return [await self.correct(answers[0], corrector)]
+        tasks = [asyncio.ensure_future(self.correct(answer, corrector)) for answer in answers]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
             for task in tasks:
                 task.cancel()
 
-    async def stream(self, answer: Answer) -> AsyncIterator[str | Outcome]:
+    async def stream(self, answer: Answer, corrector: Corrector) -> AsyncIterator[str | Outcome]:
         """The pieces of what is shown in an answer's place, and then what became of it.
 
         Raises:
@@ -132,18 +144,18 @@ class Policy:
         began = perf_counter()
         shown: list[str] = []
         held = ""  # the whole answer in one piece may be a copy, or what is kept because of a failure
-        ended: tuple[FinishReason, KeptBecause | None, Usage] = ("error", "error", Usage())
+        ended = Delta(text="", finish_reason="error", kept_because="error")
         failure: Exception | None = None
         try:
             with self._place():
                 async with (
                     asyncio.timeout(self.timeout) as limit,
-                    closing(self.corrector.stream(answer.question, answer.text)) as deltas,
+                    closing(corrector.stream(answer.question, answer.text)) as deltas,
                 ):
                     async for delta in deltas:
                         limit.reschedule(None)  # the time that the client takes is not the corrector's
                         if delta.finish_reason is not None:
-                            ended = (delta.finish_reason, delta.kept_because, delta.usage or Usage())
+                            ended = delta
                         if delta.text:
                             piece, held = held + delta.text, ""
                             if not shown and piece == answer.text and delta.finish_reason is None:
@@ -158,7 +170,7 @@ class Policy:
             failure = self._slow()
         except Exception as e:
             failure = e
-        reason, kept, usage = ended
+        kept = ended.kept_because
         if failure is None and kept == "error":
             failure = _wrong("the corrector failed")
         if failure is not None:
@@ -174,20 +186,24 @@ class Policy:
         if held:
             shown.append(held)
             yield held
-        completion = Completion(text="".join(shown), finish_reason=reason, usage=usage)
+        completion = Completion(text="".join(shown), finish_reason=ended.finish_reason or "stop",
+                                usage=ended.usage or Usage())  # fmt: skip
         correction = Correction(question=answer.question, answer=answer.text, text=completion.text,
-                                completion=completion, kept_because=kept)  # fmt: skip
-        self.metrics.corrected(correction, perf_counter() - began)
-        yield Outcome(text=correction.text, reason=kept, correction=correction,
-                      late=kept is not None and not correction.is_copy)  # fmt: skip
+                                completion=completion, kept_because=kept, gate=ended.gate)  # fmt: skip
+        seconds = perf_counter() - began
+        self.metrics.corrected(correction, seconds)
+        yield Outcome(text=correction.text, reason=kept, correction=correction, seconds=seconds,
+                      late=kept is not None and not correction.is_copy,
+                      buffered=isinstance(corrector, KeepBest))  # fmt: skip
 
     def _outcome(self, answer: Answer, correction: Correction, began: float) -> Outcome:
         if correction.kept_because == "error":
             return self._failed(answer, _wrong(correction.completion.error or "the corrector failed"))
         if correction.kept_because == "too_long" and self.strict:
             raise self._too_long(answer, correction.completion.error)
-        self.metrics.corrected(correction, perf_counter() - began)
-        return Outcome(text=correction.text, reason=correction.kept_because, correction=correction)
+        seconds = perf_counter() - began
+        self.metrics.corrected(correction, seconds)
+        return Outcome(text=correction.text, reason=correction.kept_because, correction=correction, seconds=seconds)
 
     def _untouched(self, answer: Answer) -> Outcome:
         self.metrics.untouched(answer.untouched or "")
@@ -223,6 +239,14 @@ class Policy:
         finally:
             self.waiting -= 1
             self.metrics.waiting.dec()
+
+
+def _decision(gate: GateDecision | None) -> dict[str, Any] | None:
+    """A gate's decision as JSON, which has no infinite numbers."""
+    if gate is None:
+        return None
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(gate).items()}  # fmt: skip
 
 
 def _said(error: Exception) -> str:

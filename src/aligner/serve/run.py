@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aligner.correct.keep_best import load_ranker
 from aligner.correct.loading import load_corrector
 from aligner.errors import ConfigError
 from aligner.runs import Existing, RunDir
+from aligner.serve.choice import Choice
 from aligner.serve.config import ServeConfig
 from aligner.serve.endpoint import Corrected
 from aligner.serve.gateway import Gateway
@@ -56,6 +58,7 @@ def gateway(config: ServeConfig, corrector: Corrector, existing: Existing = "ref
 
     Raises:
         ConfigError: a setting is wrong.
+        CheckpointError: the corrector was not calibrated for the gate, or no scoring model lies there.
         RunError: the directory of shadow mode exists.
     """
     keys = client_keys(config)
@@ -65,15 +68,19 @@ def gateway(config: ServeConfig, corrector: Corrector, existing: Existing = "ref
     if unknown := [name for name in named if name and name not in known]:
         raise ConfigError(f"--upstream-key-env: no upstream is called '{unknown[0]}'; name one of --upstream NAME=URL")
     upstreams = Upstreams(all_upstreams, timeout=config.upstream_timeout, answer_limit=config.answer_limit)
+    ranker = load_ranker(config.scorer, config.device, config.dtype) if config.scorer is not None else None
+    choice = Choice(corrector, gate=config.gate, ranker=ranker, best_of=config.best_of, most=config.max_best_of)
     metrics = Metrics()
     policy = Policy(
-        corrector, metrics, on_failure=config.on_failure, strict=config.strict, timeout=config.correction_timeout,
+        metrics, on_failure=config.on_failure, strict=config.strict, timeout=config.correction_timeout,
         max_waiting=config.max_waiting,
     )  # fmt: skip
     shadow = None
     if config.out is not None:
         shadow = Shadow(policy, RunDir.create(config.out, config, existing).samples())
-    corrected = Corrected(upstreams, policy, share=config.share, seed=config.seed, own_keys=bool(keys), shadow=shadow)
+    corrected = Corrected(
+        upstreams, policy, choice, share=config.share, seed=config.seed, own_keys=bool(keys), shadow=shadow
+    )
     return Gateway(
         upstreams, corrected, Door(keys, config.host, config.allow_host), metrics,
         max_requests=config.max_requests, body_limit=config.body_limit,
