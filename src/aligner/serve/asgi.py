@@ -36,7 +36,6 @@ class Exchange:
         self.target = self.path + (f"?{query.decode('latin-1')}" if query else "")
         self.status = 0
         self.finished = False
-        self.too_long: RequestError | None = None
         self._receive, self._send, self._limit = receive, send, limit
         self._read = asyncio.Event()
 
@@ -120,6 +119,5 @@ class Exchange:
 
     def _check(self, size: int) -> None:
         if size > self._limit:
-            self.too_long = RequestError(f"the request's body has more than {self._limit} bytes; send a smaller one",
-                                         status=413, code="body_too_long")  # fmt: skip
-            raise self.too_long
+            raise RequestError(f"the request's body has more than {self._limit} bytes; send a smaller one",
+                               status=413, code="body_too_long")  # fmt: skip
