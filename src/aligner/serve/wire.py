@@ -81,6 +81,18 @@ def read(data: bytes, what: str = "the request's body") -> Json:
     return value
 
 
+def read_reply(data: bytes, what: str = "the upstream's answer") -> Json:
+    """An upstream's JSON.
+
+    Raises:
+        RequestError: 502, it is none.
+    """
+    try:
+        return read(data, what)
+    except RequestError as e:
+        raise RequestError(str(e).replace("; send one JSON object", ""), status=502, code="upstream_invalid") from None
+
+
 def write(value: Any) -> bytes:
     """Compact JSON in UTF-8. Lone surrogates, which UTF-8 cannot hold, are written as escapes."""
     try:
