@@ -34,7 +34,7 @@ from aligner.pocket.faults import FAULTS, Faults, faultless, text_of
 from aligner.pocket.oracle import oracle
 from aligner.pocket.tasks import TASKS, Question
 from aligner.recipes.lanes import run_jobs
-from aligner.recipes.suite_models import Models
+from aligner.recipes.suite_models import Models, Size
 from aligner.triplets import read_triplets
 from aligner.types import as_chat
 
@@ -45,14 +45,19 @@ LOOKUP = (10, 32)
 
 
 def corrector(place: Path | None, quick: bool) -> Aligner:
-    if place is None:
-        models = Models(quick=quick)
-        models.suite()
-        models.base("S" if quick else "M")
-        place = models.corrector("S" if quick else "M")
-        if models.jobs:
-            run_jobs(models.jobs, 1, lambda text: print(text, file=sys.stderr))
-    return Aligner.from_pretrained(place)
+    return Aligner.from_pretrained(place or corrector_place(quick))
+
+
+def corrector_place(quick: bool) -> Path:
+    """A corrector of the pocket suite, S where it must be quick, else M; trained where the cache has none."""
+    size: Size = "S" if quick else "M"
+    models = Models(quick=quick)
+    models.suite()
+    models.base(size)
+    place = models.corrector(size)
+    if models.jobs:
+        run_jobs(models.jobs, 1, lambda text: print(text, file=sys.stderr))
+    return place
 
 
 def answers(faults: int, count: int, seed: int) -> list[tuple[str, str]]:

@@ -91,9 +91,7 @@ def settings(place: Path, out: Path, upstreams: list[dict[str, Any]]) -> EvalCon
 
 
 def test_three_upstreams_over_http_give_the_numbers_of_the_same_in_process(place: Path, tmp_path: Path) -> None:
-    described = [
-        {"name": name, "group": profiles()[name].group, "seen": profiles()[name].seen} for name in NAMES
-    ]
+    described = [{"name": name, "group": profiles()[name].group, "seen": profiles()[name].seen} for name in NAMES]
     inside = run(settings(place, tmp_path / "inside", described), upstreams=upstreams()).path
     with ExitStack() as stack:
         apis = {name: stack.enter_context(address(one, refuses=2)) for name, one in upstreams().items()}

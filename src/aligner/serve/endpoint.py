@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
 
-import aiohttp
-
 from aligner.correct.remote import RemoteAligner
 from aligner.errors import RequestError
 from aligner.generate.collect import closing
@@ -20,11 +18,12 @@ from aligner.serve import sse, wire
 from aligner.serve.asgi import Exchange
 from aligner.serve.choice import Choice
 from aligner.serve.chunks import ChunkStream
+from aligner.serve.connection import Reply
 from aligner.serve.events import EventStream
 from aligner.serve.options import HEADER, Options
 from aligner.serve.policy import Outcome, Policy
 from aligner.serve.shadow import Shadow
-from aligner.serve.upstreams import Route, Upstreams, read_reply
+from aligner.serve.upstreams import Route, Upstreams
 from aligner.serve.wire import Answer, Json
 from aligner.types import Corrector, Usage
 
@@ -140,11 +139,12 @@ class Corrected:
             asked.route.upstream, "POST", exchange.target, exchange.headers, asked.data, own_key=self.own_keys,
             plain=asked.untouched is None,
         ) as reply:  # fmt: skip
-            streamed = reply.content_type == "text/event-stream"
+            kind = h.get(reply.headers, b"content-type") or ""
+            streamed = kind.partition(";")[0].strip().lower() == "text/event-stream"
             if asked.untouched is not None or reply.status != 200:
                 await self._through(exchange, reply, asked.untouched or "upstream_status")
                 return
-            if reply.headers.get("content-encoding", "identity") != "identity":
+            if (h.get(reply.headers, b"content-encoding") or "identity") != "identity":
                 raise RequestError("the upstream compressed its answer though it was asked not to", status=502,
                                    code="upstream_invalid")  # fmt: skip
             if streamed and self.shadow is not None:
@@ -157,7 +157,7 @@ class Corrected:
             status, headers = reply.status, told(reply, b"content-length")
         seconds = perf_counter() - began
         metrics.upstream_seconds.observe(seconds)
-        response = read_reply(data)
+        response = wire.read_reply(data)
         answers = wire.answers(asked.kind, asked.body, response)
         if self.shadow is not None:
             self.shadow.record(asked.body, answers, asked.corrector)
@@ -168,19 +168,19 @@ class Corrected:
         changed = _put_back(asked.options, response, answers, outcomes, seconds)
         await exchange.reply(status, wire.write(response) if changed else data, headers)
 
-    async def _through(self, exchange: Exchange, reply: aiohttp.ClientResponse, reason: str) -> None:
+    async def _through(self, exchange: Exchange, reply: Reply, reason: str) -> None:
         """The upstream's own reply, byte by byte."""
         await exchange.start(reply.status, [*told(reply), (_TELLS, f"false; reason={reason}".encode())])
-        async for piece in reply.content.iter_any():
+        async for piece in reply.pieces():
             await exchange.send(piece)
         await exchange.end()
 
-    async def _watched(self, asked: _Asked, exchange: Exchange, reply: aiohttp.ClientResponse) -> None:
+    async def _watched(self, asked: _Asked, exchange: Exchange, reply: Reply) -> None:
         """The upstream's stream as it is; what would have become of it is recorded."""
         await exchange.start(reply.status, [*told(reply), (_TELLS, b"false; reason=shadow")])
         shape = _shape(asked)
         answers: list[Answer] = []
-        async with closing(sse.events(reply.content.iter_any(), self.upstreams.answer_limit)) as events:
+        async with closing(sse.events(reply.pieces(), self.upstreams.answer_limit)) as events:
             async for event in events:
                 await exchange.send(event.raw)
                 answers += shape.feed(event).ready
@@ -188,7 +188,7 @@ class Corrected:
             self.shadow.record(asked.body, answers, asked.corrector)
         await exchange.end()
 
-    async def _stream(self, asked: _Asked, exchange: Exchange, reply: aiohttp.ClientResponse, began: float) -> None:
+    async def _stream(self, asked: _Asked, exchange: Exchange, reply: Reply, began: float) -> None:
         """The upstream's stream with corrected text; what breaks it is its last event. It was asked when `began`."""
         await exchange.start(reply.status, told(reply, b"content-length"))
         shape = _shape(asked)
@@ -223,16 +223,16 @@ class Corrected:
         else:
             await exchange.end(b"" if failed else shape.end())
 
-    async def _events(self, reply: aiohttp.ClientResponse) -> AsyncIterator[sse.Event]:
+    async def _events(self, reply: Reply) -> AsyncIterator[sse.Event]:
         """The events of a reply; a connection that breaks is an error that can be told in the stream."""
         try:
-            async with closing(sse.events(reply.content.iter_any(), self.upstreams.answer_limit)) as events:
+            async with closing(sse.events(reply.pieces(), self.upstreams.answer_limit)) as events:
                 async for event in events:
                     yield event
         except TimeoutError:
             raise RequestError(f"the upstream was silent for {self.upstreams.timeout:g} s; try again", status=504,
                                code="upstream_timeout") from None  # fmt: skip
-        except (aiohttp.ClientError, OSError):
+        except OSError:
             raise RequestError("the upstream broke off before its answer was whole; try again", status=502,
                                code="upstream_broke_off") from None  # fmt: skip
 
@@ -251,10 +251,10 @@ class Corrected:
         await exchange.send(shape.finish(answer, outcome.text, outcome.spent, extension))
 
 
-def told(reply: aiohttp.ClientResponse, *without: bytes) -> h.Headers:
+def told(reply: Reply, *without: bytes) -> h.Headers:
     """A reply's headers that pass on."""
     # Our server writes a date of its own.
-    return h.passing([(key.lower(), value) for key, value in reply.raw_headers], b"date", *without)
+    return h.passing(reply.headers, b"date", *without)
 
 
 def _shape(asked: _Asked) -> ChunkStream | EventStream:

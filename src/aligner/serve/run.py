@@ -38,15 +38,9 @@ def run(config: ServeConfig, existing: Existing = "refuse", told: Callable[[str]
         RunError: the directory of shadow mode exists.
         CheckpointError: the corrector cannot be loaded.
     """
-    import uvicorn
-
     with _corrector(config) as corrector:
         app = gateway(config, corrector, existing)
-        settings = uvicorn.Config(
-            app, host=config.host, port=config.port, log_level="warning", access_log=False, server_header=False,
-            lifespan="on", ws="none", timeout_graceful_shutdown=10, h11_max_incomplete_event_size=1 << 16,
-        )  # fmt: skip
-        with _bound(settings) as server:
+        with _bound(server_settings(config, app)) as server:
             if told is not None:
                 host, port = server.sockname
                 told(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
@@ -84,6 +78,16 @@ def gateway(config: ServeConfig, corrector: Corrector, existing: Existing = "ref
     return Gateway(
         upstreams, corrected, Door(keys, config.host, config.allow_host), metrics,
         max_requests=config.max_requests, body_limit=config.body_limit,
+    )  # fmt: skip
+
+
+def server_settings(config: ServeConfig, app: Gateway) -> uvicorn.Config:
+    """How uvicorn serves an application of these settings."""
+    import uvicorn
+
+    return uvicorn.Config(
+        app, host=config.host, port=config.port, log_level="warning", access_log=False, server_header=False,
+        lifespan="on", ws="none", timeout_graceful_shutdown=10, h11_max_incomplete_event_size=1 << 16,
     )  # fmt: skip
 
 
