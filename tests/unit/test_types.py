@@ -15,6 +15,7 @@ from aligner.types import (
     Completion,
     Correction,
     Delta,
+    GateDecision,
     Generator,
     Message,
     PreferencePair,
@@ -170,6 +171,7 @@ VALUES = [
     Correction(question=(HELLO,), answer="a", text="c", completion=DONE),
     PreferencePair(question=(HELLO,), chosen="c", rejected="r"),
     Verdict(dimension="harmless", winner=None),
+    GateDecision(passed=True, score=-0.1, threshold=-1.0, tokens=12),
 ]
 
 

@@ -22,6 +22,7 @@ const REASONS = {
   broken_format: "the correction broke the answer's format",
   script_leak: "the correction had characters of a foreign script",
   changed_language: "the correction was in another language",
+  repeated: "the correction repeated itself",
   collapsed: "the correction left next to nothing of the answer",
   unbalanced_fence: "the correction left a code fence open",
   lost_code_fence: "the correction lost a code fence",
