@@ -119,6 +119,7 @@ def test_correct_keeps_order_and_fields_and_adds_its_own(capsys, tmp_path, train
             "edit_ratio",
             "copied_share",
             "error",
+            "gate",
         }
         assert "".join(text for op, text in row["diff"] if op != "insert") == row["answer"]
         assert "".join(text for op, text in row["diff"] if op != "delete") == row["correction"]

@@ -193,13 +193,13 @@ def test_equal_answers_of_two_upstreams_are_corrected_once(tmp_path, trained, mo
     corrected: list[str] = []
     correct_batch = Aligner.correct_batch
 
-    def counting(self: Aligner, pairs: Any, sampling: Any = None) -> Any:
+    def counting(self: Aligner, pairs: Any, sampling: Any = None, **others: Any) -> Any:
         def counted() -> Any:
             for pair in pairs:
                 corrected.append(pair[1])
                 yield pair
 
-        yield from correct_batch(self, counted(), sampling)
+        yield from correct_batch(self, counted(), sampling, **others)
 
     monkeypatch.setattr(Aligner, "correct_batch", counting)
     other = {q: (a if i % 4 else a.replace(".", "!")) for i, (q, a) in enumerate(answers.items())}

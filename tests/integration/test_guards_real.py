@@ -162,13 +162,14 @@ def test_real_answers_with_one_word_changed_pass() -> None:
         words[len(words) // 2] = "indeed"
         rows.append({**row, "correction": " ".join(words)})
     kept = reasons(rows)
-    assert 1 - kept[None] / len(rows) <= 0.003, kept
+    assert 1 - kept[None] / len(rows) <= 0.005, kept  # where the word stood in a fence or a formula
 
 
 def test_a_quarter_of_the_real_corrections_is_kept_back() -> None:
     kept = reasons(triplets("aligner2b"))
     share = {reason: count / kept.total() for reason, count in kept.items()}
-    assert set(share) <= {None, "cut", "script_leak", "unbalanced_fence", "lost_code_fence", "lost_table", "lost_latex"}
+    assert set(share) <= {None, "cut", "script_leak", "unbalanced_fence", "lost_code_fence", "lost_table", "lost_latex",
+                          "repeated"}  # fmt: skip
     assert 0.06 < share["cut"] < 0.11
     assert 0.15 < share["script_leak"] < 0.21
     assert 0.01 < share["unbalanced_fence"] < 0.03

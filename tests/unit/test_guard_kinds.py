@@ -110,6 +110,8 @@ def test_each_fires_on_its_own_damage_and_no_other_does(name: GuardName, it: Cor
         "\n".join(line for line in ANSWER.splitlines() if "|" not in line),
         "1. First, this.\n2. " + ANSWER,
         ANSWER + "\nNever mind. Never mind.",
+        ANSWER + "\nSing it all day long.\nAnd sing it all night, too.\nSing it all day long.",
+        ANSWER + "\n- Salt and pepper to your taste.\n- Salt and pepper to your taste.",
         ANSWER.replace("| large", "| small | rather little |\n| large"),
         ANSWER.replace("    return", "    radius = radius + 0 * 1\n" * 2 + "    return"),
         ANSWER.replace("3.14 for", "3.140 for"),

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from itertools import pairwise
 
 from aligner.correct.guards.markdown import read
 
-_WORDS = 5  # shorter ones, such as the lines of a song, may well come twice
+_WORDS = 5  # shorter ones may well come twice
 _BORDER = re.compile(r"(?<=[.!?])\s+")
+_ITEM = re.compile(r"\s*(?:[-*+|>#]|\d+[.)])")
 
 
 def repeats(answer: str, correction: str) -> bool:
-    """Whether a sentence of five words or more stands in the correction twice, and not as often in the answer.
+    """Whether the correction has a sentence of five words or more twice: one that the answer has once, or in a row.
 
-    Code and tables do not count.
+    Refrains, and lists whose items are alike, are nobody's mistake: what is not in the answer may come again further
+    on. Code, tables and items of lists do not count.
     """
-    often = {sentence: count for sentence, count in _sentences(correction).items() if count > 1}
+    now = _sentences(correction)
+    often = {sentence: count for sentence, count in Counter(now).items() if count > 1}
     if not often:
         return False
-    before = _sentences(answer)
-    return any(count > before[sentence] for sentence, count in often.items())
+    before = Counter(_sentences(answer))
+    in_a_row = {one for one, other in pairwise(now) if one == other}
+    return any(count > before[s] and (s in in_a_row or before[s] == 1) for s, count in often.items())
 
 
-def _sentences(text: str) -> Counter[str]:
-    lines = (line for line in read(text).prose if not line.lstrip().startswith("|"))
-    return Counter(
-        sentence for line in lines for sentence in _BORDER.split(line.strip()) if len(sentence.split()) >= _WORDS
-    )
+def _sentences(text: str) -> list[str]:
+    lines = (line.strip() for line in read(text).prose if not _ITEM.match(line))
+    return [s for line in lines for s in _BORDER.split(line) if len(s.split()) >= _WORDS and s[-1] in ".!?"]
