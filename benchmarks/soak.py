@@ -106,8 +106,8 @@ def _left(app: Gateway, process: psutil.Process, files: int, tasks: set[asyncio.
         "requests": app._under_way,
         "waiting": policy.waiting,
         "rows": len(loop._rows) + len(loop._waiting) + len(loop._joining),
-        "tickets": sum(isinstance(o, Ticket) for o in objects),
-        "exchanges": sum(isinstance(o, Exchange) for o in objects),
+        "tickets": sum(type(o) is Ticket for o in objects),
+        "exchanges": sum(type(o) is Exchange for o in objects),
     }
 
 
