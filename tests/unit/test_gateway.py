@@ -578,7 +578,7 @@ def test_an_upstreams_stream_breaks(how: str) -> None:
     with standing(handler) as stand:
         found = chunks(post(stand.url, {**ASK, "stream": True}))
         assert not stand.corrector.asked
-    code = {"cut": "upstream_broke_off", "error": "x", "garbage": "invalid_json"}[how]
+    code = {"cut": "upstream_broke_off", "error": "x", "garbage": "upstream_invalid"}[how]
     assert found[-1]["error"]["code"] == code
     assert text_of(found) == ""
 

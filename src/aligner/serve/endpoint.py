@@ -23,7 +23,7 @@ from aligner.serve.events import EventStream
 from aligner.serve.options import HEADER, Options
 from aligner.serve.policy import Outcome, Policy
 from aligner.serve.shadow import Shadow
-from aligner.serve.upstreams import Route, Upstreams, read_reply
+from aligner.serve.upstreams import Route, Upstreams
 from aligner.serve.wire import Answer, Json
 from aligner.types import Usage
 
@@ -150,7 +150,7 @@ class Corrected:
             data = await self.upstreams.whole(reply)
             status, headers = reply.status, told(reply, b"content-length")
         metrics.upstream_seconds.observe(perf_counter() - began)
-        response = read_reply(data)
+        response = wire.read_reply(data)
         answers = wire.answers(asked.kind, asked.body, response)
         if self.shadow is not None:
             self.shadow.record(asked.body, answers)

@@ -206,7 +206,7 @@ class Upstreams:
                 raise RequestError(f"the upstream's list of models is not to be had (status {reply.status})",
                                    status=reply.status if reply.status in (401, 403, 429) else 502,
                                    code="upstream_failed")  # fmt: skip
-            value = read_reply(await self.whole(reply), "the upstream's list of models")
+            value = wire.read_reply(await self.whole(reply), "the upstream's list of models")
         found = [m for m in value.get("data") or [] if isinstance(m, dict) and isinstance(m.get("id"), str)]
         if not upstream.name:
             return found
@@ -215,15 +215,3 @@ class Upstreams:
     def _too_long(self) -> RequestError:
         return RequestError(f"the upstream's answer has more than {self.answer_limit} bytes", status=502,
                             code="upstream_too_long")  # fmt: skip
-
-
-def read_reply(data: bytes, what: str = "the upstream's answer") -> wire.Json:
-    """An upstream's JSON.
-
-    Raises:
-        RequestError: 502, it is none.
-    """
-    try:
-        return wire.read(data, what)
-    except RequestError as e:
-        raise RequestError(str(e).replace("; send one JSON object", ""), status=502, code="upstream_invalid") from None
