@@ -100,8 +100,9 @@ def _flatness(samples: list[tuple[int, int]]) -> dict[str, Any]:
                "rest": [rss - cache for rss, cache in samples]}  # fmt: skip
     for name, column in columns.items():
         after, end = statistics.median(column[warm : warm + tenth]), statistics.median(column[-tenth:])
-        found[name] = {"warm_mb": round(after / 1e6, 1), "end_mb": round(end / 1e6, 1),
-                       "most_mb": round(max(column[warm:]) / 1e6, 1), "end_over_warm": round(end / after, 4)}  # fmt: skip
+        sizes = {"warm_mb": after, "end_mb": end, "most_mb": max(column[warm:])}
+        ratio = round(end / after, 4) if after else None
+        found[name] = {**{key: round(size / 1e6, 1) for key, size in sizes.items()}, "end_over_warm": ratio}
     return found
 
 
