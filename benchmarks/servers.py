@@ -27,6 +27,7 @@ model_list:
   - model_name: m
     litellm_params: {{model: openai/m, api_base: "{upstream}/v1", api_key: none, max_retries: 0}}
 litellm_settings: {{{hook}telemetry: false, num_retries: 0}}
+general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}
 """
 
 

@@ -103,7 +103,7 @@ class Exchange:
         """
         task = asyncio.current_task()
         assert task is not None, "this is called from a task"
-        # One task that watches costs half of what two that race do.
+        # The work stays in the task of the request: one more task, where a race takes two and waits for both.
         watch = asyncio.ensure_future(self._watch(task))
         try:
             await work
