@@ -136,6 +136,19 @@ class PromptFormat:
         ids = self._ids(codec, question_text(chat[dropped:]), answer)
         return EncodedPrompt(ids=ids, dropped_turns=dropped, flags=flags)
 
+    def encode_open(self, codec: TextCodec, chat: Chat, answer: str) -> tuple[int, ...]:
+        """Token ids of a prompt whose answer is not whole yet, up to where it goes on.
+
+        The whole prompt may part from them in the last few ids, or further back where a tokenizer looks further.
+
+        Raises:
+            PromptError: as `encode`.
+        """
+        question = question_text(chat)
+        if self.name != "chat":
+            return (*codec.first_ids, *codec.encode(self.before + question + self.between + answer))
+        return self._before_answer(codec, question) + codec.encode(answer)
+
     def encode_correction(self, codec: TextCodec, correction: str) -> tuple[int, ...]:
         """Token ids of the completion, the end token last: what training takes its loss on.
 
@@ -173,15 +186,16 @@ class PromptFormat:
     def _ids(self, codec: TextCodec, question: str, answer: str) -> tuple[int, ...]:
         if self.name == "chat":
             return (
-                *codec.encode_fixed(self.before),
-                *codec.encode(question),
-                *codec.encode_fixed(self.between),
+                *self._before_answer(codec, question),
                 *codec.encode(answer),
                 *codec.encode_fixed(self.after),
             )
         # The published formats were trained on the whole string, so it is encoded whole: apart, "harmless: " and the
         # question's first word would be other tokens than the released checkpoints saw.
         return (*codec.first_ids, *codec.encode(self.before + question + self.between + answer + self.after))
+
+    def _before_answer(self, codec: TextCodec, question: str) -> tuple[int, ...]:
+        return (*codec.encode_fixed(self.before), *codec.encode(question), *codec.encode_fixed(self.between))
 
     def _imitated(self, chat: Chat, answer: str) -> tuple[str, ...]:
         texts = [answer, *(m.content for m in chat)]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,11 +12,14 @@ from aligner.correct import outcome
 from aligner.correct.card import AlignerCard, checkpoint_place, load_card
 from aligner.correct.decoding import StepLoop
 from aligner.correct.gate import Gate, GateCalibration, GateMode, gate_of
+from aligner.correct.job import Job
+from aligner.correct.session import Session
 from aligner.correct.ticket import Decoded, Request, Ticket
 from aligner.errors import AlignerError, ConfigError, PromptError
+from aligner.generate.collect import closing
 from aligner.generate.hf import Dtype, context_length, load_causal_lm
 from aligner.prompts import EncodedPrompt
-from aligner.tokens import IncrementalText, TextCodec
+from aligner.tokens import TextCodec
 from aligner.types import (
     Chat,
     Completion,
@@ -32,18 +34,6 @@ from aligner.types import (
 )
 
 Question = str | Sequence[Message | Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """One answer on its way through the step loop."""
-
-    chat: Chat
-    answer: str
-    prompt: EncodedPrompt
-    request: Request | None  # None: it does not fit, or cannot be encoded
-    gate: Gate | None = None
-    error: str | None = None
 
 
 class Aligner:
@@ -165,8 +155,8 @@ class Aligner:
         self.card = replace(self.card, gate=found)
         return found
 
-    def _corrections(self, jobs: Iterable[_Job]) -> Iterator[Correction]:
-        window: deque[tuple[_Job, Ticket | None]] = deque()
+    def _corrections(self, jobs: Iterable[Job]) -> Iterator[Correction]:
+        window: deque[tuple[Job, Ticket | None]] = deque()
         try:
             for job in jobs:
                 window.append((job, self._loop.submit(job.request) if job.request else None))
@@ -181,57 +171,25 @@ class Aligner:
 
     async def acorrect(self, question: Question, answer: str, sampling: Sampling | None = None) -> Correction:
         """Correct one answer without blocking; calls that overlap share the model's batch."""
-        job = self._job(question, answer, sampling, self.gate)
-        if job.request is None:
-            return self._await(job, None)
-        ticket = self._loop.start().submit(job.request)
-        try:
-            await asyncio.wait([asyncio.wrap_future(ticket.future)])
-        except asyncio.CancelledError:
-            ticket.cancel()
-            raise
-        return self._await(job, ticket)
+        return await self._session(question, sampling, ahead=False).finish(answer)
+
+    def open(self, question: Question, sampling: Sampling | None = None) -> Session:
+        """Begin the correction of an answer that is still being written: push its text as it comes.
+
+        Raises:
+            DataError: the question is no chat.
+            GenerationError: the corrector is closed.
+        """
+        return self._session(question, sampling, ahead=True)
 
     async def stream(self, question: Question, answer: str, sampling: Sampling | None = None) -> AsyncIterator[Delta]:
         """The correction as it is written. Leaving the iteration early cancels it.
 
-        A gate decides before the first piece. What was shown cannot be taken back: a guard that fires at the end is
-        named in the last delta's `kept_because`. An answer that does not fit is handed through as it is.
+        As `Session.stream`, with nothing read ahead.
         """
-        job = self._job(question, answer, sampling, self.gate)
-        if job.request is None:
-            kept = self._await(job, None)
-            yield Delta(text=kept.text)
-            yield Delta(text="", finish_reason="error", usage=Usage(), kept_because=kept.kept_because)
-            return
-        running = asyncio.get_running_loop()
-        tokens: asyncio.Queue[int | None] = asyncio.Queue()
-        ticket = self._loop.start().submit(job.request, on_token=lambda token: _call(running, tokens.put_nowait, token))
-        ticket.future.add_done_callback(lambda _: _call(running, tokens.put_nowait, None))
-        pieces = IncrementalText(self.codec)
-        shown = False
-        try:
-            while (token := await tokens.get()) is not None:
-                text = pieces.push([token])
-                if text := text if shown else self._trimmed(job, text):
-                    shown = True
-                    yield Delta(text=text)
-            text = pieces.push([], final=True)
-            if text := text if shown else self._trimmed(job, text):
-                shown = True
-                yield Delta(text=text)
-            done = self._await(job, ticket)
-            if not shown and (done.kept_because is not None or done.is_copy):
-                yield Delta(text=done.text)  # nothing was shown yet, so the original still can be
-            yield Delta(
-                text="",
-                finish_reason=done.completion.finish_reason,
-                usage=done.completion.usage,
-                kept_because=done.kept_because,
-                gate=done.gate,
-            )
-        finally:
-            ticket.cancel()
+        async with closing(self._session(question, sampling, ahead=False).stream(answer)) as deltas:
+            async for delta in deltas:
+                yield delta
 
     def close(self) -> None:
         """Stop the loop and give its memory back; the corrector cannot be used afterwards."""
@@ -243,15 +201,22 @@ class Aligner:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _job(self, question: Question, answer: str, sampling: Sampling | None, gate: Gate | None) -> _Job:
+    def _session(self, question: Question, sampling: Sampling | None, *, ahead: bool) -> Session:
+        chat = as_chat(question)
+        return Session(
+            chat, loop=self._loop, codec=self.codec, prompt=self.card.prompt, context=self.context,
+            job=lambda answer: self._job(chat, answer, sampling, self.gate), settle=self._await, ahead=ahead,
+        )  # fmt: skip
+
+    def _job(self, question: Question, answer: str, sampling: Sampling | None, gate: Gate | None) -> Job:
         chat = as_chat(question)
         sampling = sampling or self.sampling
         try:
             return self._encoded(chat, answer, sampling, gate)
         except PromptError as e:  # one text that cannot be encoded must not cost the others of its batch
-            return _Job(chat=chat, answer=answer, prompt=EncodedPrompt(ids=()), request=None, error=str(e))
+            return Job(chat=chat, answer=answer, prompt=EncodedPrompt(ids=()), request=None, error=str(e))
 
-    def _encoded(self, chat: Chat, answer: str, sampling: Sampling, gate: Gate | None) -> _Job:
+    def _encoded(self, chat: Chat, answer: str, sampling: Sampling, gate: Gate | None) -> Job:
         copy = self.card.prompt.encode_correction(self.codec, answer)
         likely = len(copy) - 1
         prompt = self.card.prompt.encode(self.codec, chat, answer, max_tokens=max(self.context - likely - 1, 1))
@@ -265,9 +230,9 @@ class Aligner:
                 answer=tuple(copy) if self.speculate or gate is not None else (),
                 passes=gate.passes if gate is not None else None,
             )  # fmt: skip
-        return _Job(chat=chat, answer=answer, prompt=prompt, request=request, gate=gate)
+        return Job(chat=chat, answer=answer, prompt=prompt, request=request, gate=gate)
 
-    def _await(self, job: _Job, ticket: Ticket | None) -> Correction:
+    def _await(self, job: Job, ticket: Ticket | None) -> Correction:
         if job.error is not None:
             return self._kept(job, Completion(text="", finish_reason="error", error=job.error), "error")
         if ticket is None:
@@ -279,7 +244,7 @@ class Aligner:
             return self._kept(job, Completion(text="", finish_reason="error", error=str(e)), "error")
         return self._finish(job, decoded)
 
-    def _finish(self, job: _Job, decoded: Decoded) -> Correction:
+    def _finish(self, job: Job, decoded: Decoded) -> Correction:
         gate = None
         if job.gate is not None and decoded.log_probs is not None:
             gate = job.gate.decision(decoded.log_probs, len(job.prompt.ids))
@@ -289,14 +254,8 @@ class Aligner:
         correction = outcome.finished(job.chat, job.answer, job.prompt, completion, passed=decoded.passed)
         return replace(correction, gate=gate)
 
-    def _trimmed(self, job: _Job, text: str) -> str:
+    def _trimmed(self, job: Job, text: str) -> str:
         return outcome.trimmed(self.card.prompt, job.answer, text)
 
-    def _kept(self, job: _Job, completion: Completion, reason: KeptBecause) -> Correction:
+    def _kept(self, job: Job, completion: Completion, reason: KeptBecause) -> Correction:
         return outcome.kept(job.chat, job.answer, job.prompt, completion, reason)
-
-
-def _call(loop: asyncio.AbstractEventLoop, function: Any, value: Any) -> None:
-    """Hand a value to another thread's event loop; one that is closed wants nothing any more."""
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(function, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -64,6 +65,20 @@ class KeepBest:
         )
         while candidates := list(islice(done, self.count)):
             yield run_sync(self.best(candidates))
+
+    async def acorrect(self, question: Question, answer: str, count: int | None = None) -> Correction:
+        """Correct one answer without blocking, `count` times in place of this object's number if given.
+
+        Raises:
+            DataError: the question is no chat.
+        """
+        samplings = list(islice(self._samplings(), count))
+        tasks = [asyncio.ensure_future(self.aligner.acorrect(question, answer, own)) for own in samplings]
+        try:
+            return await self.best(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def best(self, candidates: Sequence[Correction]) -> Correction:
         """The best of several corrections of one answer; usage adds up what all of them took."""

@@ -24,9 +24,7 @@ class Reader:
         cache_tokens: positions that the cache may hold; rows that write come first.
     """
 
-    def __init__(
-        self, forward: Forward, slots: Slots, *, most: int, tokens: int, cache_tokens: int | None
-    ) -> None:
+    def __init__(self, forward: Forward, slots: Slots, *, most: int, tokens: int, cache_tokens: int | None) -> None:
         self.most, self.cache_tokens = most, cache_tokens
         self._tokens = max(tokens // _SHARE, 1)
         self._forward, self._slots = forward, slots

@@ -133,6 +133,7 @@ class RemoteAligner:
         reason: str | None = None
         usage: Any = None
         broken: str | None = None
+        watch = outcome.ScriptWatch(job.chat, answer)
         async with self._api.connected() as link, link.slots:
             try:
                 fields = await self._split(link, job.body)
@@ -145,7 +146,13 @@ class RemoteAligner:
                         for choice in (value.get("choices") or [])[:1]:
                             reason = choice.get("finish_reason") or reason
                             text = choice.get("text") or ""
-                            if text := text if texts else outcome.trimmed(self.card.prompt, answer, text):
+                            text = text if texts else outcome.trimmed(self.card.prompt, answer, text)
+                            if watch.leaks(text):
+                                yield Delta(text="" if texts else answer)
+                                yield Delta(text="", finish_reason="cancelled", usage=usage_of(usage),
+                                            kept_because="script_leak")  # fmt: skip
+                                return
+                            if text:
                                 texts.append(text)
                                 yield Delta(text=text)
             except failures() as e:

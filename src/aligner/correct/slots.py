@@ -28,7 +28,7 @@ class Slots:
 
     def keep(self, opened: Sequence[Reading], rows: Sequence[Row]) -> None:
         """Drop all others and close the gaps."""
-        everyone = [*self.open, *self.rows]
+        everyone: list[Reading | Row] = [*self.open, *self.rows]
         staying = {id(row) for row in (*opened, *rows)}
         kept = [slot for slot, row in enumerate(everyone) if id(row) in staying]
         order = self._cache.keep(kept, [everyone[slot].length for slot in kept])

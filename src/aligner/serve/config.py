@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from aligner.config import Config
+from aligner.correct.gate import GateMode
 from aligner.correct.loading import is_address
 from aligner.correct.remote import Sends
 from aligner.generate.hf import Dtype
@@ -80,6 +81,15 @@ class ServeConfig(Config):
     """Tokens that the corrector's cache may hold; lower it where memory runs out."""
     speculate: bool = True
     """Verify each answer in place of writing it token by token: faster, and the corrections are the same."""
+    gate: GateMode = "off"
+    """Let answers through untouched that one pass finds good enough: "balanced" loses 1 % of the corrections at most,
+    "strict" 0.2 %, as calibrated at the end of training or by `aligner calibrate`."""
+    best_of: int = Field(default=1, ge=1)
+    """Corrections of each answer, the first as always and the others sampled; what `scorer` ranks highest is kept, the
+    answer itself included. A request may ask for fewer; streams then wait for the whole."""
+    scorer: str | None = None
+    """Who ranks them: a reward model (a directory or a Hub id), or `module:callable`, which returns a scorer or a
+    judge."""
     device: str | None = None
     """cpu, cuda, …; left out: the accelerator where there is one."""
     dtype: Dtype = "auto"
@@ -90,6 +100,10 @@ class ServeConfig(Config):
         if (self.mode == "shadow") != (self.out is not None):
             raise ValueError("'mode' shadow and 'out' (where it records) are given together")
         remote = is_address(self.aligner)
+        if (self.best_of > 1) != (self.scorer is not None):
+            raise ValueError("'best_of' (2 or more) and 'scorer', which ranks the corrections, are given together")
+        if remote and (self.best_of > 1 or self.gate != "off"):
+            raise ValueError("'best_of' and 'gate' are for a corrector that runs here, not for an address")
         for name in ("tokenizer", "served_aligner", "aligner_key_env"):
             if getattr(self, name) is not None and not remote:
                 raise ValueError(f"'{name}' goes with a corrector behind an address, and '{self.aligner}' is none")

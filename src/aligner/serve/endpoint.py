@@ -17,6 +17,7 @@ from aligner.errors import RequestError
 from aligner.generate.collect import closing
 from aligner.serve import headers as h
 from aligner.serve import sse, wire
+from aligner.serve.ahead import Ahead
 from aligner.serve.asgi import Exchange
 from aligner.serve.chunks import ChunkStream
 from aligner.serve.events import EventStream
@@ -25,7 +26,7 @@ from aligner.serve.policy import Outcome, Policy
 from aligner.serve.shadow import Shadow
 from aligner.serve.upstreams import Route, Upstreams, read_reply
 from aligner.serve.wire import Answer, Json
-from aligner.types import Usage
+from aligner.types import Opened, Usage
 
 Mode = Literal["correct", "shadow"]
 _TELLS = b"x-aligner-corrected"
@@ -99,6 +100,7 @@ class Corrected:
             options = Options.read(body.pop("aligner"))
         elif (given := h.get(exchange.headers, HEADER)) is not None:
             options = Options.read_header(given)
+        options.check(self.policy.best_of)
         route = self.upstreams.route(body.get("model"))
         if route is None:
             raise await self._unknown(body.get("model"), exchange)
@@ -156,7 +158,7 @@ class Corrected:
             self.shadow.record(asked.body, answers)
             await exchange.reply(status, data, [*headers, (_TELLS, b"false; reason=shadow")])
             return
-        outcomes = await self.policy.correct_all(answers)
+        outcomes = await self.policy.correct_all(answers, asked.options.best_of)
         headers.append((_TELLS, _told(outcomes)))
         changed = _put_back(asked.options, response, answers, outcomes)
         await exchange.reply(status, wire.write(response) if changed else data, headers)
@@ -191,22 +193,25 @@ class Corrected:
 
         async def show(answer: Answer) -> None:
             try:
-                await self._show(asked, exchange, shape, answer)
+                await self._show(asked, exchange, shape, answer, ahead.take(shape.place(answer)))
             except RequestError as e:
                 broken.append(e)
 
-        async with asyncio.TaskGroup() as group:
-            try:
-                async with closing(self._events(reply)) as events:
-                    async for event in events:
-                        step = shape.feed(event)
-                        await exchange.send(b"".join(step.now))
-                        for answer in step.ready:
-                            group.create_task(show(answer))
-                        failed = failed or step.failed
-            except RequestError as e:
-                broken.append(e)
-            self.policy.metrics.upstream_seconds.observe(perf_counter() - began)
+        with Ahead(lambda place: self.policy.open(shape.question(place), asked.options.best_of)) as ahead:
+            async with asyncio.TaskGroup() as group:
+                try:
+                    async with closing(self._events(reply)) as events:
+                        async for event in events:
+                            step = shape.feed(event)
+                            await exchange.send(b"".join(step.now))
+                            for place, text in step.heard:
+                                ahead.push(place, text)
+                            for answer in step.ready:
+                                group.create_task(show(answer))
+                            failed = failed or step.failed
+                except RequestError as e:
+                    broken.append(e)
+                self.policy.metrics.upstream_seconds.observe(perf_counter() - began)
         if not broken and not failed and not shape.whole:
             broken.append(RequestError("the upstream broke off before its answer was whole; try again", status=502,
                                        code="upstream_broke_off"))  # fmt: skip
@@ -230,9 +235,11 @@ class Corrected:
             raise RequestError("the upstream broke off before its answer was whole; try again", status=502,
                                code="upstream_broke_off") from None  # fmt: skip
 
-    async def _show(self, asked: _Asked, exchange: Exchange, shape: ChunkStream | EventStream, answer: Answer) -> None:
+    async def _show(
+        self, asked: _Asked, exchange: Exchange, shape: ChunkStream | EventStream, answer: Answer, opened: Opened | None
+    ) -> None:
         outcome = Outcome(text="")
-        async with closing(self.policy.stream(answer)) as pieces:
+        async with closing(self.policy.stream(answer, asked.options.best_of, opened)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Outcome):
                     outcome = piece

@@ -8,6 +8,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from aligner.types import Correction, Usage
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_NATS = (-100.0, -50.0, -20.0, -10.0, -5.0, -2.0, -1.0, -0.5, -0.2, -0.1, -0.05, -0.02, -0.01, -0.001, 0.0)
 _SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 
@@ -36,7 +37,7 @@ class Metrics:
         )
         self.answers = Counter(
             "aligner_answers",
-            "Answers by what became of them: changed, copied, kept, failed or untouched.",
+            "Answers by what became of them: changed, copied, passed by the gate, kept, failed or untouched.",
             ("outcome",),
             registry=at,
         )
@@ -48,6 +49,13 @@ class Metrics:
             "aligner_copied_share", "Share of a correction's words that stand in the answer.", buckets=_SHARES,
             registry=at,
         )  # fmt: skip
+        self.gate_score = Histogram(
+            "aligner_gate_score", "Log-probability of a copy, in nats, where a gate decides.", buckets=_NATS,
+            registry=at,
+        )  # fmt: skip
+        self.read_ahead = Counter(
+            "aligner_read_ahead", "Answers that the corrector began to read while they were written.", registry=at
+        )
         self.tokens = Counter("aligner_corrector_tokens", "Tokens of the corrector.", ("kind",), registry=at)
         self.shadow_dropped = Counter(
             "aligner_shadow_dropped", "Answers that shadow mode left out because too many waited.", registry=at
@@ -57,13 +65,16 @@ class Metrics:
         """Count one answer that the corrector saw to its end."""
         self.correction_seconds.observe(seconds)
         self.spent(correction.completion.usage)
+        if correction.gate is not None:
+            self.gate_score.observe(correction.gate.score)
         if correction.kept_because is not None:
             self.answers.labels("kept").inc()
             self.kept.labels(correction.kept_because).inc()
             return
         # A copy needs no counting of words.
         copy = correction.is_copy
-        self.answers.labels("copied" if copy else "changed").inc()
+        passed = correction.gate is not None and correction.gate.passed
+        self.answers.labels("passed" if passed else "copied" if copy else "changed").inc()
         self.edit_ratio.observe(0.0 if copy else correction.edit_ratio)
         self.copied_share.observe(1.0 if copy else correction.copied_share)
 

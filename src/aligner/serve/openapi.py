@@ -106,7 +106,7 @@ def _options() -> dict[str, Any]:
         "properties": {
             "off": {"type": "boolean", "description": "the upstream's answer as it is"},
             "strength": {"const": 0, "description": "of a dial, which no corrector has yet"},
-            "best_of": {"const": 1, "description": "corrections to choose from; needs a scorer"},
+            "best_of": {"type": "integer", "minimum": 1, "description": "corrections to choose from; needs a scorer"},
             "return": {
                 "description": "fields of the response extension",
                 "anyOf": [{"type": "boolean"}, {"type": "array", "items": {"enum": list(FIELDS)}}],

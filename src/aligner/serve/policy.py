@@ -6,16 +6,29 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Literal
 
+from aligner.correct.keep_best import KeepBest
 from aligner.errors import AlignerError, RequestError
 from aligner.generate.collect import closing
 from aligner.serve.metrics import Metrics
 from aligner.serve.options import Options
 from aligner.serve.wire import Answer
-from aligner.types import Completion, Correction, Corrector, FinishReason, KeptBecause, Usage
+from aligner.types import (
+    Chat,
+    Completion,
+    Correction,
+    Corrector,
+    Delta,
+    FinishReason,
+    GateDecision,
+    KeptBecause,
+    Opened,
+    Opens,
+    Usage,
+)
 
 OnFailure = Literal["error", "pass-through"]
 _log = logging.getLogger(__name__)
@@ -27,12 +40,14 @@ class Outcome:
     """What became of one answer. `reason` is None where `text` is the corrector's.
 
     `late`: a guard fired when text had been sent already, so that `text` is not the original though there is a reason.
+    `buffered`: nothing of a stream could be sent before all of it was there.
     """
 
     text: str
     reason: str | None = None
     correction: Correction | None = None
     late: bool = False
+    buffered: bool = False
 
     @property
     def spent(self) -> Usage:
@@ -50,8 +65,13 @@ class Outcome:
             value["diff"] = [[edit.op, edit.text] for edit in shown] or ([["equal", original]] if original else [])
         if "reason" in options.returns or self.late:
             value["reason"] = self.reason
+        if "gate" in options.returns and correction is not None and correction.gate is not None:
+            gate = correction.gate
+            value["gate"] = {"passed": gate.passed, "score": gate.score, "threshold": gate.threshold}
         if self.late:
             value["late"] = True
+        if self.buffered:
+            value["buffered"] = True
         if lost:
             value["removed"] = lost
         return value or None
@@ -67,6 +87,7 @@ class Policy:
         strict: refuse (413) an answer that does not fit the corrector's context, in place of keeping it.
         timeout: seconds that a correction may take; of a stream, that the corrector may be silent.
         max_waiting: answers before the corrector at the same time; more are refused with 429.
+        keep_best: corrects several times and keeps the best; a request may ask for fewer.
     """
 
     def __init__(
@@ -78,13 +99,31 @@ class Policy:
         strict: bool = False,
         timeout: float = 60.0,
         max_waiting: int = 1024,
+        keep_best: KeepBest | None = None,
     ) -> None:
         self.corrector, self.metrics = corrector, metrics
         self.on_failure, self.strict, self.timeout, self.max_waiting = on_failure, strict, timeout, max_waiting
+        self.keep_best = keep_best
         self.waiting = 0
 
-    async def correct(self, answer: Answer) -> Outcome:
-        """Correct one answer.
+    @property
+    def best_of(self) -> int:
+        """Corrections of each answer, unless a request asks for fewer."""
+        return self.keep_best.count if self.keep_best is not None else 1
+
+    def open(self, question: Chat, best_of: int | None = None) -> Opened | None:
+        """Begin to read an answer that is still being written; None where that cannot be done, or brings nothing."""
+        if (best_of or self.best_of) > 1 or not isinstance(self.corrector, Opens) or not question:
+            return None
+        try:
+            opened = self.corrector.open(question)
+        except AlignerError:
+            return None  # whatever is wrong is told when the answer is corrected
+        self.metrics.read_ahead.inc()
+        return opened
+
+    async def correct(self, answer: Answer, best_of: int | None = None) -> Outcome:
+        """Correct one answer, the best of several corrections if so many are asked for.
 
         Raises:
             RequestError: 502 or 504 where the corrector fails, 413 where the answer is too long, 429 where too many
@@ -96,30 +135,40 @@ class Policy:
         try:
             with self._place():
                 async with asyncio.timeout(self.timeout):
-                    correction = await self.corrector.acorrect(answer.question, answer.text)
+                    correction = await self._asked(answer, best_of or self.best_of)
         except TimeoutError:
             return self._failed(answer, self._slow())
         except Exception as e:  # whatever a corrector raises, its failure is a policy's matter
             return self._failed(answer, e)
         return self._outcome(answer, correction, began)
 
-    async def correct_all(self, answers: list[Answer]) -> list[Outcome]:
+    async def _asked(self, answer: Answer, best_of: int) -> Correction:
+        if self.keep_best is not None and best_of > 1:
+            return await self.keep_best.acorrect(answer.question, answer.text, best_of)
+        return await self.corrector.acorrect(answer.question, answer.text)
+
+    async def correct_all(self, answers: list[Answer], best_of: int | None = None) -> list[Outcome]:
         """Correct the answers of one response together; the first failure cancels the others.
 
         Raises:
             RequestError: as `correct`.
         """
         if len(answers) == 1:
-            return [await self.correct(answers[0])]
-        tasks = [asyncio.ensure_future(self.correct(answer)) for answer in answers]
+            return [await self.correct(answers[0], best_of)]
+        tasks = [asyncio.ensure_future(self.correct(answer, best_of)) for answer in answers]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
             for task in tasks:
                 task.cancel()
 
-    async def stream(self, answer: Answer) -> AsyncIterator[str | Outcome]:
+    async def stream(
+        self, answer: Answer, best_of: int | None = None, opened: Opened | None = None
+    ) -> AsyncIterator[str | Outcome]:
         """The pieces of what is shown in an answer's place, and then what became of it.
+
+        `opened` has read the answer while it was written. The best of several corrections comes in one piece: which it
+        is, is known at the end.
 
         Raises:
             RequestError: as `correct`; also where the corrector fails after some of its text was shown.
@@ -129,21 +178,28 @@ class Policy:
             yield outcome.text
             yield outcome
             return
+        if (best_of or self.best_of) > 1:
+            outcome = await self.correct(answer, best_of)
+            yield outcome.text
+            yield replace(outcome, buffered=True)
+            return
         began = perf_counter()
         shown: list[str] = []
         held = ""  # the whole answer in one piece may be a copy, or what is kept because of a failure
         ended: tuple[FinishReason, KeptBecause | None, Usage] = ("error", "error", Usage())
+        gate: GateDecision | None = None
         failure: Exception | None = None
         try:
             with self._place():
                 async with (
                     asyncio.timeout(self.timeout) as limit,
-                    closing(self.corrector.stream(answer.question, answer.text)) as deltas,
+                    closing(self._streamed(answer, opened)) as deltas,
                 ):
                     async for delta in deltas:
                         limit.reschedule(None)  # the time that the client takes is not the corrector's
                         if delta.finish_reason is not None:
                             ended = (delta.finish_reason, delta.kept_because, delta.usage or Usage())
+                            gate = delta.gate
                         if delta.text:
                             piece, held = held + delta.text, ""
                             if not shown and piece == answer.text and delta.finish_reason is None:
@@ -176,10 +232,15 @@ class Policy:
             yield held
         completion = Completion(text="".join(shown), finish_reason=reason, usage=usage)
         correction = Correction(question=answer.question, answer=answer.text, text=completion.text,
-                                completion=completion, kept_because=kept)  # fmt: skip
+                                completion=completion, kept_because=kept, gate=gate)  # fmt: skip
         self.metrics.corrected(correction, perf_counter() - began)
         yield Outcome(text=correction.text, reason=kept, correction=correction,
                       late=kept is not None and not correction.is_copy)  # fmt: skip
+
+    def _streamed(self, answer: Answer, opened: Opened | None) -> AsyncIterator[Delta]:
+        if opened is not None:
+            return opened.stream(answer.text)
+        return self.corrector.stream(answer.question, answer.text)
 
     def _outcome(self, answer: Answer, correction: Correction, began: float) -> Outcome:
         if correction.kept_because == "error":

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aligner.correct.keep_best import KeepBest, load_ranker
 from aligner.correct.loading import load_corrector
 from aligner.errors import ConfigError
 from aligner.runs import Existing, RunDir
@@ -68,7 +69,7 @@ def gateway(config: ServeConfig, corrector: Corrector, existing: Existing = "ref
     metrics = Metrics()
     policy = Policy(
         corrector, metrics, on_failure=config.on_failure, strict=config.strict, timeout=config.correction_timeout,
-        max_waiting=config.max_waiting,
+        max_waiting=config.max_waiting, keep_best=_keep_best(config, corrector),
     )  # fmt: skip
     shadow = None
     if config.out is not None:
@@ -127,7 +128,17 @@ def _corrector(config: ServeConfig) -> Aligner | RemoteAligner:
         config.aligner, tokenizer=config.tokenizer, served=config.served_aligner, sends=config.aligner_takes,
         api_key_env=config.aligner_key_env, prompt=config.prompt, device=config.device, dtype=config.dtype,
         max_rows=config.max_rows, cache_tokens=config.cache_tokens, speculate=config.speculate,
+        gate=config.gate,
     )  # fmt: skip
+
+
+def _keep_best(config: ServeConfig, corrector: Corrector) -> KeepBest | None:
+    from aligner.correct.aligner import Aligner
+
+    if config.scorer is None or not isinstance(corrector, Aligner):
+        return None
+    ranker = load_ranker(config.scorer, config.device, config.dtype)
+    return KeepBest(aligner=corrector, ranker=ranker, count=config.best_of)
 
 
 class _Server:
