@@ -300,6 +300,15 @@ class Opened(Protocol):
 
 
 @runtime_checkable
+class OpenedLive(Opened, Protocol):
+    """One that shows corrected text before the answer is whole, until `end` says that it is."""
+
+    def live(self) -> AsyncIterator[Delta]: ...
+
+    def end(self, answer: str | None = None) -> None: ...
+
+
+@runtime_checkable
 class Opens(Protocol):
     """A corrector that reads an answer while it is still being written."""
 

@@ -62,7 +62,7 @@ def test_there_are_at_most_as_many_open_rows_as_rows(model) -> None:
         loop.leave(readings[0])
         while loop.turn():
             pass
-        assert [r.state for r in readings] == ["open", "open", "open", "waiting", "waiting"]
+        assert [r.state for r in readings] == ["gone", "open", "open", "waiting", "waiting"]
         assert loop.open_rows == 2
         for reading in readings:
             loop.leave(reading)

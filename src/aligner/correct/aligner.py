@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,10 +15,11 @@ from aligner.correct.card import AlignerCard, checkpoint_place, load_card
 from aligner.correct.decoding import StepLoop
 from aligner.correct.gate import Gate, GateCalibration, GateMode, gate_of
 from aligner.correct.job import Job
+from aligner.correct.sentence_session import SentenceSession
 from aligner.correct.session import Session
 from aligner.correct.ticket import Decoded, Request, Ticket
-from aligner.errors import AlignerError, ConfigError, PromptError
-from aligner.generate.collect import closing
+from aligner.errors import AlignerError, ConfigError, DataError, PromptError
+from aligner.generate.collect import closing, run_sync
 from aligner.generate.hf import Dtype, context_length, load_causal_lm
 from aligner.prompts import EncodedPrompt
 from aligner.tokens import TextCodec
@@ -70,6 +73,9 @@ class Aligner:
         self.gate = gate if isinstance(gate, Gate) else gate_of(card.gate, gate, where)
         if self.gate is not None and not speculate:
             raise ConfigError("the gate decides by the pass that verifies the answer; give gate=off or speculate=true")
+        if self.gate is not None and card.prompt.unit == "sentence":
+            raise ConfigError(f"{where}: the gate decides on whole answers, and this corrector corrects sentence by "
+                              "sentence; give gate=off")  # fmt: skip
         self.model, self.tokenizer, self.card = model, tokenizer, card
         self.sampling, self.speculate = sampling or Sampling(), speculate
         self.codec = TextCodec(tokenizer)
@@ -129,7 +135,7 @@ class Aligner:
         Raises:
             DataError: a question is no chat.
         """
-        return self._corrections(self._job(question, answer, sampling, self.gate) for question, answer in pairs)
+        return self.correct_each((question, answer, sampling or self.sampling) for question, answer in pairs)
 
     def correct_each(
         self, rows: Iterable[tuple[Question, str, Sampling]], gate: Gate | None = None
@@ -139,6 +145,8 @@ class Aligner:
         Raises:
             DataError: a question is no chat.
         """
+        if self.card.prompt.unit == "sentence":
+            return self._by_sentences(rows)
         return self._corrections(self._job(question, answer, own, gate or self.gate) for question, answer, own in rows)
 
     def calibrate(self, triplets: Iterable[Triplet]) -> GateCalibration:
@@ -151,9 +159,21 @@ class Aligner:
         """
         from aligner.correct.calibrate import calibration
 
+        if self.card.prompt.unit == "sentence":
+            raise DataError("the gate decides on whole answers, and this corrector corrects sentence by sentence")
         found = calibration(self, triplets)
         self.card = replace(self.card, gate=found)
         return found
+
+    def _by_sentences(self, rows: Iterable[tuple[Question, str, Sampling]]) -> Iterator[Correction]:
+        async def together(window: list[tuple[Question, str, Sampling]]) -> list[Correction]:
+            return list(await asyncio.gather(
+                *(self._session(q, own, ahead=False).finish(answer) for q, answer, own in window)
+            ))  # fmt: skip
+
+        rest = iter(rows)
+        while window := list(islice(rest, 2 * self._loop.max_rows)):
+            yield from run_sync(together(window))
 
     def _corrections(self, jobs: Iterable[Job]) -> Iterator[Correction]:
         window: deque[tuple[Job, Ticket | None]] = deque()
@@ -173,7 +193,7 @@ class Aligner:
         """Correct one answer without blocking; calls that overlap share the model's batch."""
         return await self._session(question, sampling, ahead=False).finish(answer)
 
-    def open(self, question: Question, sampling: Sampling | None = None) -> Session:
+    def open(self, question: Question, sampling: Sampling | None = None) -> Session | SentenceSession:
         """Begin the correction of an answer that is still being written: push its text as it comes.
 
         Raises:
@@ -201,25 +221,35 @@ class Aligner:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _session(self, question: Question, sampling: Sampling | None, *, ahead: bool) -> Session:
+    def _session(self, question: Question, sampling: Sampling | None, *, ahead: bool) -> Session | SentenceSession:
         chat = as_chat(question)
+        if self.card.prompt.unit == "sentence":
+            return SentenceSession(
+                chat, loop=self._loop,
+                job=lambda sentence, prefix: self._job(chat, sentence, sampling, None, prefix),
+                settle=lambda job, ticket: self._await(job, ticket).completion,
+                known=lambda prefix: self.card.prompt.encode_open(self.codec, chat, prefix)[: self.context - 1],
+            )  # fmt: skip
         return Session(
             chat, loop=self._loop, codec=self.codec, prompt=self.card.prompt, context=self.context,
             job=lambda answer: self._job(chat, answer, sampling, self.gate), settle=self._await, ahead=ahead,
         )  # fmt: skip
 
-    def _job(self, question: Question, answer: str, sampling: Sampling | None, gate: Gate | None) -> Job:
+    def _job(
+        self, question: Question, answer: str, sampling: Sampling | None, gate: Gate | None, prefix: str = ""
+    ) -> Job:
         chat = as_chat(question)
         sampling = sampling or self.sampling
         try:
-            return self._encoded(chat, answer, sampling, gate)
+            return self._encoded(chat, answer, sampling, gate, prefix)
         except PromptError as e:  # one text that cannot be encoded must not cost the others of its batch
             return Job(chat=chat, answer=answer, prompt=EncodedPrompt(ids=()), request=None, error=str(e))
 
-    def _encoded(self, chat: Chat, answer: str, sampling: Sampling, gate: Gate | None) -> Job:
+    def _encoded(self, chat: Chat, answer: str, sampling: Sampling, gate: Gate | None, prefix: str) -> Job:
         copy = self.card.prompt.encode_correction(self.codec, answer)
         likely = len(copy) - 1
-        prompt = self.card.prompt.encode(self.codec, chat, answer, max_tokens=max(self.context - likely - 1, 1))
+        room = max(self.context - likely - 1, 1)
+        prompt = self.card.prompt.encode(self.codec, chat, answer, max_tokens=room, prefix=prefix)
         room = self.context - len(prompt.ids)
         request = None
         if room > 0:  # a correction may be shorter than the answer; one that is not is caught as cut

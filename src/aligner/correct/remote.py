@@ -49,7 +49,7 @@ class RemoteAligner:
         sampling: how corrections are decoded; greedy unless told otherwise.
 
     Raises:
-        ConfigError: the address is none, or the key's variable is not set.
+        ConfigError: the address is none, the key's variable is not set, or the corrector corrects sentence by sentence.
     """
 
     def __init__(
@@ -70,6 +70,8 @@ class RemoteAligner:
         self._api = OpenAIGenerator(
             url, model or "", api_key_env=api_key_env, concurrency=concurrency, timeout=timeout, retries=retries
         )
+        if card.prompt.unit == "sentence":
+            raise ConfigError(f"{url}: a corrector of sentences runs in process only; give its directory")
         self.card, self.context, self.sends, self.sampling = card, context, sends, sampling or Sampling()
         self.concurrency = concurrency
         self.codec = TextCodec(tokenizer)

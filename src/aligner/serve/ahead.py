@@ -23,14 +23,17 @@ class Ahead:
         self._opened: dict[Place, Opened | None] = {}
         self._all: list[Opened] = []
 
-    def push(self, place: Place, text: str) -> None:
-        """More text of the answer at a place."""
-        if place not in self._opened:
+    def push(self, place: Place, text: str) -> Opened | None:
+        """More text of the answer at a place; returns what was opened for it just now."""
+        new = place not in self._opened
+        if new:
             opened = self._opens(place) if len(self._opened) < _MOST else None
             self._opened[place] = opened
             self._all += [opened] if opened is not None else []
         if (found := self._opened[place]) is not None:
             found.push(text)
+            return found if new else None
+        return None
 
     def take(self, place: Place) -> Opened | None:
         """What was opened for an answer that is whole now."""

@@ -86,9 +86,9 @@ class ChunkStream:
         """What an answer that is not whole yet answers."""
         return wire.question(self._kind, self._request, place[0])
 
-    def text(self, answer: Answer, piece: str) -> bytes:
+    def text(self, place: Place, piece: str) -> bytes:
         """A chunk with the next piece of a corrected text."""
-        return self._chunk(answer.index, piece)
+        return self._chunk(place[0], piece)
 
     def finish(self, answer: Answer, text: str, spent: Usage, extension: Json | None) -> bytes:
         """The chunk that ends a choice, as the upstream sent it but for its text."""

@@ -81,6 +81,9 @@ class ServeConfig(Config):
     """Tokens that the corrector's cache may hold; lower it where memory runs out."""
     speculate: bool = True
     """Verify each answer in place of writing it token by token: faster, and the corrections are the same."""
+    sentences: bool = False
+    """Show corrected sentences of a stream while the upstream still writes; for a corrector trained with
+    unit=sentence."""
     gate: GateMode = "off"
     """Let answers through untouched that one pass finds good enough: "balanced" loses 1 % of the corrections at most,
     "strict" 0.2 %, as calibrated at the end of training or by `aligner calibrate`."""

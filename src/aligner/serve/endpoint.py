@@ -19,14 +19,14 @@ from aligner.serve import headers as h
 from aligner.serve import sse, wire
 from aligner.serve.ahead import Ahead
 from aligner.serve.asgi import Exchange
-from aligner.serve.chunks import ChunkStream
+from aligner.serve.chunks import ChunkStream, Place
 from aligner.serve.events import EventStream
 from aligner.serve.options import HEADER, Options
 from aligner.serve.policy import Outcome, Policy
 from aligner.serve.shadow import Shadow
 from aligner.serve.upstreams import Route, Upstreams, read_reply
 from aligner.serve.wire import Answer, Json
-from aligner.types import Opened, Usage
+from aligner.types import OpenedLive, Usage
 
 Mode = Literal["correct", "shadow"]
 _TELLS = b"x-aligner-corrected"
@@ -44,6 +44,19 @@ class _Asked:
     untouched: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Live:
+    """An answer whose first sentences are shown already."""
+
+    opened: OpenedLive
+    whole: asyncio.Future[Answer]
+    task: asyncio.Task[None]
+
+    def end(self, answer: Answer) -> None:
+        self.whole.set_result(answer)
+        self.opened.end(answer.text)
+
+
 class Corrected:
     """Answers requests: the upstream is asked, its answer corrected and put in its place.
 
@@ -52,6 +65,7 @@ class Corrected:
         policy: what is shown in an answer's place.
         share: of the requests that are corrected, drawn by `seed` and the request's body.
         own_keys: clients send keys of ours, which no upstream may see.
+        sentences: show corrected sentences of streams while the upstream still writes.
         shadow: where corrections are recorded that nobody is shown; None shows them.
     """
 
@@ -63,10 +77,12 @@ class Corrected:
         share: float = 1.0,
         seed: int = 0,
         own_keys: bool = False,
+        sentences: bool = False,
         shadow: Shadow | None = None,
     ) -> None:
         self.upstreams, self.policy, self.shadow = upstreams, policy, shadow
         self.share, self.seed, self.own_keys = share, seed, own_keys
+        self.sentences = sentences
         self._links = AsyncExitStack()
 
     async def open(self) -> None:
@@ -191,11 +207,13 @@ class Corrected:
         failed = False
         began = perf_counter()
 
-        async def show(answer: Answer) -> None:
+        async def show(place: Place, pieces: AsyncIterator[str | Outcome], whole: asyncio.Future[Answer]) -> None:
             try:
-                await self._show(asked, exchange, shape, answer, ahead.take(shape.place(answer)))
+                await self._show(asked, exchange, shape, place, pieces, whole)
             except RequestError as e:
                 broken.append(e)
+
+        live: dict[Place, _Live] = {}
 
         with Ahead(lambda place: self.policy.open(shape.question(place), asked.options.best_of)) as ahead:
             async with asyncio.TaskGroup() as group:
@@ -205,12 +223,26 @@ class Corrected:
                             step = shape.feed(event)
                             await exchange.send(b"".join(step.now))
                             for place, text in step.heard:
-                                ahead.push(place, text)
+                                opened = ahead.push(place, text)
+                                if self.sentences and isinstance(opened, OpenedLive):
+                                    whole = asyncio.get_running_loop().create_future()
+                                    pieces = self.policy.live(opened, whole)
+                                    task = group.create_task(show(place, pieces, whole))
+                                    live[place] = _Live(opened=opened, whole=whole, task=task)
                             for answer in step.ready:
-                                group.create_task(show(answer))
+                                place = shape.place(answer)
+                                if place in live:
+                                    live.pop(place).end(answer)
+                                    continue
+                                whole = asyncio.get_running_loop().create_future()
+                                whole.set_result(answer)
+                                pieces = self.policy.stream(answer, asked.options.best_of, ahead.take(place))
+                                group.create_task(show(place, pieces, whole))
                             failed = failed or step.failed
                 except RequestError as e:
                     broken.append(e)
+                for left in live.values():  # the upstream broke off: they would wait for ever
+                    left.task.cancel()
                 self.policy.metrics.upstream_seconds.observe(perf_counter() - began)
         if not broken and not failed and not shape.whole:
             broken.append(RequestError("the upstream broke off before its answer was whole; try again", status=502,
@@ -236,15 +268,22 @@ class Corrected:
                                code="upstream_broke_off") from None  # fmt: skip
 
     async def _show(
-        self, asked: _Asked, exchange: Exchange, shape: ChunkStream | EventStream, answer: Answer, opened: Opened | None
+        self,
+        asked: _Asked,
+        exchange: Exchange,
+        shape: ChunkStream | EventStream,
+        place: Place,
+        pieces: AsyncIterator[str | Outcome],
+        whole: asyncio.Future[Answer],
     ) -> None:
         outcome = Outcome(text="")
-        async with closing(self.policy.stream(answer, asked.options.best_of, opened)) as pieces:
-            async for piece in pieces:
+        async with closing(pieces) as shown:
+            async for piece in shown:
                 if isinstance(piece, Outcome):
                     outcome = piece
                 elif piece:
-                    await exchange.send(shape.text(answer, piece))
+                    await exchange.send(shape.text(place, piece))
+        answer = await whole
         lost = wire.drop_token_fields(answer.beside) if isinstance(shape, ChunkStream) else []
         extension = outcome.extension(asked.options, lost)
         await exchange.send(shape.finish(answer, outcome.text, outcome.spent, extension))

@@ -57,9 +57,13 @@ class EventStream:
             self._places = {id(answer): _place(value["response"], answer) for answer in step.ready}
         elif _is_text(kind, value):
             self._held.append(value)
-            output, content, piece = (value.get(name) for name in ("output_index", "content_index", "delta"))
-            told = isinstance(output, int) and isinstance(content, int) and isinstance(piece, str)
-            if told and kind == "response.output_text.delta":
+            output, content, piece = value.get("output_index"), value.get("content_index"), value.get("delta")
+            if (
+                kind == "response.output_text.delta"
+                and isinstance(output, int)
+                and isinstance(content, int)
+                and isinstance(piece, str)
+            ):
                 step.heard.append(((output, content), piece))
         else:
             step.now.append(self._encoded(value))
@@ -73,9 +77,9 @@ class EventStream:
         """What an answer that is not whole yet answers."""
         return wire.question("responses", self._request)
 
-    def text(self, answer: Answer, piece: str) -> bytes:
+    def text(self, place: Place, piece: str) -> bytes:
         """An event with the next piece of a corrected text."""
-        output, content = self._places[id(answer)]
+        output, content = place
         like = next((e for e in self._held if _at(e, output, content) and "delta" in str(e.get("type"))), {})
         value = {**like, "type": "response.output_text.delta", "output_index": output, "content_index": content,
                  "delta": piece}  # fmt: skip

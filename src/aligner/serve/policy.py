@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from aligner.types import (
     GateDecision,
     KeptBecause,
     Opened,
+    OpenedLive,
     Opens,
     Usage,
 )
@@ -236,6 +237,54 @@ class Policy:
         self.metrics.corrected(correction, perf_counter() - began)
         yield Outcome(text=correction.text, reason=kept, correction=correction,
                       late=kept is not None and not correction.is_copy)  # fmt: skip
+
+    async def live(self, opened: OpenedLive, whole: asyncio.Future[Answer]) -> AsyncIterator[str | Outcome]:
+        """As `stream`, of an answer that is not whole yet: `whole` is done when it is.
+
+        Raises:
+            RequestError: as `stream`.
+        """
+        began = perf_counter()
+        shown: list[str] = []
+        last = Delta(text="", finish_reason="error", kept_because="error")
+        failure: Exception | None = None
+        try:
+            with self._place():
+                async with asyncio.timeout(None) as limit, closing(opened.live()) as deltas:
+                    whole.add_done_callback(lambda _: self._within(limit))
+                    async for delta in deltas:
+                        last = delta
+                        if delta.text:
+                            if not shown:
+                                self.metrics.first_seconds.observe(perf_counter() - began)
+                            shown.append(delta.text)
+                            yield delta.text
+        except TimeoutError:
+            failure = self._slow()
+        except Exception as e:
+            failure = e
+        answer = await whole
+        if failure is None and last.kept_because == "error":
+            failure = _wrong("the corrector failed")
+        if failure is not None:
+            outcome = self._failed(answer, failure)
+            if shown:
+                raise failure if isinstance(failure, RequestError) else _wrong(_said(failure))
+            yield outcome.text
+            yield outcome
+            return
+        completion = Completion(text="".join(shown), finish_reason=last.finish_reason or "stop",
+                                usage=last.usage or Usage())  # fmt: skip
+        correction = Correction(question=answer.question, answer=answer.text, text=completion.text,
+                                completion=completion, kept_because=last.kept_because)  # fmt: skip
+        self.metrics.corrected(correction, perf_counter() - began)
+        reason = answer.untouched or last.kept_because
+        yield Outcome(text=correction.text, reason=reason, correction=correction,
+                      late=reason is not None and not correction.is_copy)  # fmt: skip
+
+    def _within(self, limit: asyncio.Timeout) -> None:
+        with suppress(RuntimeError):  # it is over already
+            limit.reschedule(asyncio.get_running_loop().time() + self.timeout)
 
     def _streamed(self, answer: Answer, opened: Opened | None) -> AsyncIterator[Delta]:
         if opened is not None:
