@@ -70,7 +70,8 @@ class PromptFormat:
     library's version cannot part serving from training.
 
     `unit` is what is corrected at a time. Of a sentence, the prompt holds what was corrected before it in the answer's
-    place, then the sentence in a turn of its own, between two times what stands after an answer.
+    place, then the sentence in a turn of its own, between two times what stands after an answer. White space behind the
+    sentence tells that more follows.
     """
 
     name: PresetName
@@ -90,7 +91,8 @@ class PromptFormat:
             PromptError: no such preset, or the tokenizer lacks what it needs (an end token, a chat template).
         """
         if name == "chat":
-            return cls(name="chat", **_chat_parts(tokenizer, instruction, request))
+            before, between, after, end = _chat_parts(tokenizer, instruction, request)
+            return cls(name="chat", before=before, between=between, after=after, end=end)
         if name not in _PUBLISHED:
             raise PromptError(f"no prompt format is called '{name}'; {nearest(name, [*_PUBLISHED, 'chat'])}")
         if tokenizer.eos_token is None:
@@ -227,8 +229,8 @@ def question_text(chat: Chat) -> str:
     return "\n".join(f"{_ROLE_NAMES[m.role]}: {m.content}" for m in chat)
 
 
-def _chat_parts(tokenizer: Any, instruction: str, request: str) -> dict[str, str]:
-    """Cut the tokenizer's own chat template around question and answer.
+def _chat_parts(tokenizer: Any, instruction: str, request: str) -> tuple[str, str, str, str]:
+    """Cut the tokenizer's own chat template around question and answer: before, between, after and the end token.
 
     Layout: the instruction as system message, the question as the user's turn, the answer as the assistant's, then a
     fixed request; so the borders of question and answer are the template's special tokens, which no text can forge.
@@ -259,7 +261,7 @@ def _chat_parts(tokenizer: Any, instruction: str, request: str) -> dict[str, str
     before, rest = text.split(_QUESTION)
     between, after = rest.split(_ANSWER)
     full = _render(tokenizer, [*layout, Message(role="assistant", content=_REPLY)], add_generation_prompt=False) or ""
-    return {"before": before, "between": between, "after": after, "end": _end_token(tokenizer, full)}
+    return before, between, after, _end_token(tokenizer, full)
 
 
 def _render(tokenizer: Any, turns: Sequence[Message], add_generation_prompt: bool) -> str | None:

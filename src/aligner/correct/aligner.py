@@ -226,7 +226,7 @@ class Aligner:
         if self.card.prompt.unit == "sentence":
             return SentenceSession(
                 chat, loop=self._loop,
-                job=lambda sentence, prefix: self._job(chat, sentence, sampling, None, prefix),
+                job=lambda sentence, prefix, behind: self._job(chat, sentence, sampling, None, prefix, behind),
                 settle=lambda job, ticket: self._await(job, ticket).completion,
                 known=lambda prefix: self.card.prompt.encode_open(self.codec, chat, prefix)[: self.context - 1],
             )  # fmt: skip
@@ -236,20 +236,26 @@ class Aligner:
         )  # fmt: skip
 
     def _job(
-        self, question: Question, answer: str, sampling: Sampling | None, gate: Gate | None, prefix: str = ""
+        self,
+        question: Question,
+        answer: str,
+        sampling: Sampling | None,
+        gate: Gate | None,
+        prefix: str = "",
+        behind: str = "",
     ) -> Job:
         chat = as_chat(question)
         sampling = sampling or self.sampling
         try:
-            return self._encoded(chat, answer, sampling, gate, prefix)
+            return self._encoded(chat, answer, sampling, gate, prefix, behind)
         except PromptError as e:  # one text that cannot be encoded must not cost the others of its batch
             return Job(chat=chat, answer=answer, prompt=EncodedPrompt(ids=()), request=None, error=str(e))
 
-    def _encoded(self, chat: Chat, answer: str, sampling: Sampling, gate: Gate | None, prefix: str) -> Job:
+    def _encoded(self, chat: Chat, answer: str, sampling: Sampling, gate: Gate | None, prefix: str, behind: str) -> Job:
         copy = self.card.prompt.encode_correction(self.codec, answer)
         likely = len(copy) - 1
         room = max(self.context - likely - 1, 1)
-        prompt = self.card.prompt.encode(self.codec, chat, answer, max_tokens=room, prefix=prefix)
+        prompt = self.card.prompt.encode(self.codec, chat, answer + behind, max_tokens=room, prefix=prefix)
         room = self.context - len(prompt.ids)
         request = None
         if room > 0:  # a correction may be shorter than the answer; one that is not is caught as cut

@@ -28,7 +28,7 @@ class SentenceSession:
     Args:
         chat: the question.
         loop: the corrector's.
-        job: makes the job of a sentence after what was corrected before it.
+        job: makes the job of a sentence by what was corrected before it and the white space behind it.
         settle: waits for a job's ticket and gives what was written, or why nothing was.
         known: ids of the question and of what was corrected so far, which are read ahead.
     """
@@ -38,13 +38,13 @@ class SentenceSession:
         chat: Chat,
         *,
         loop: StepLoop,
-        job: Callable[[str, str], Job],
+        job: Callable[[str, str, str], Job],
         settle: Callable[[Job, Ticket | None], Completion],
         known: Callable[[str], tuple[int, ...]],
     ) -> None:
         self._chat, self._loop, self._job, self._settle, self._known = chat, loop, job, settle, known
         self._splitter = Splitter()
-        self._coming: asyncio.Queue[str | None] = asyncio.Queue()
+        self._coming: asyncio.Queue[tuple[str, bool] | None] = asyncio.Queue()
         self._pushed: list[str] = []
         self._ended = False
         self._reading: Reading | None = None
@@ -64,7 +64,7 @@ class SentenceSession:
         if not self._ended:
             self._pushed.append(text)
             for sentence in self._splitter.push(text):
-                self._coming.put_nowait(sentence)
+                self._coming.put_nowait((sentence, True))  # a cut is made where more follows
 
     def end(self, answer: str | None = None) -> None:
         """The answer is whole. `answer` is it, where nothing was pushed."""
@@ -76,8 +76,9 @@ class SentenceSession:
         else:
             sentences = self._splitter.push("", final=True)
         self._ended = True
-        for sentence in (*sentences, None):
-            self._coming.put_nowait(sentence)
+        for i, sentence in enumerate(sentences, start=1):
+            self._coming.put_nowait((sentence, i < len(sentences)))
+        self._coming.put_nowait(None)
 
     async def finish(self, answer: str | None = None) -> Correction:
         """The correction of the whole answer."""
@@ -96,8 +97,8 @@ class SentenceSession:
         """The corrected sentences, each as soon as it is done, until `end` was called. Leaving early cancels."""
         try:
             self._read_ahead()
-            while (sentence := await self._coming.get()) is not None:
-                if text := await self._corrected(sentence):
+            while (coming := await self._coming.get()) is not None:
+                if text := await self._corrected(*coming):
                     yield Delta(text=text)
             done = self._whole()
             # Where nothing was shown yet, the original still can be.
@@ -120,18 +121,18 @@ class SentenceSession:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    async def _corrected(self, sentence: str) -> str:
+    async def _corrected(self, sentence: str, more: bool) -> str:
         """What is shown for a sentence: the white space before it, and its correction or itself."""
         core, behind = parts(sentence)
-        new = await self._asked(core) if core else ""
+        new = await self._asked(core, behind if more else "") if core else ""
         text = self._behind * bool(self._shown) + new if new else ""
         if new:
             self._shown, self._behind = self._shown + text, behind
         return text
 
-    async def _asked(self, core: str) -> str:
+    async def _asked(self, core: str, behind: str) -> str:
         self._count += 1
-        job = self._job(core, self._shown)
+        job = self._job(core, self._shown, behind)
         ticket: Ticket | None = None
         if job.request is not None:
             ticket = self._loop.start().submit(job.request, reading=self._reading)

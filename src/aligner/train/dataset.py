@@ -83,10 +83,10 @@ def training_rows(triplet: Triplet, prompt: PromptFormat) -> Iterator[TrainingRo
 
 
 def encode_row(
-    triplet: Triplet, prompt: PromptFormat, codec: TextCodec, max_length: int, prefix: str = ""
+    triplet: Triplet, prompt: PromptFormat, codec: TextCodec, max_length: int, prefix: str = "", behind: str = ""
 ) -> EncodedRow | None:
-    """A row as training sees it and serving will; None where it does not fit. `prefix` is what was corrected before,
-    where the row is a sentence.
+    """A row as training sees it and serving will; None where it does not fit. `prefix` and `behind` are what was
+    corrected before and the white space after, where the row is a sentence.
 
     The oldest turns of a long conversation are left out first, as in serving.
 
@@ -97,7 +97,7 @@ def encode_row(
     room = max_length - len(completion)
     if room < 1:
         return None
-    encoded = prompt.encode(codec, triplet.chat, triplet.answer, max_tokens=room, prefix=prefix)
+    encoded = prompt.encode(codec, triplet.chat, triplet.answer + behind, max_tokens=room, prefix=prefix)
     if len(encoded.ids) > room:
         return None
     return EncodedRow(ids=(*encoded.ids, *completion), prompt_length=len(encoded.ids))
@@ -231,11 +231,11 @@ def _located(files: list[Path]) -> Iterator[tuple[str, Triplet]]:
 
 
 def _encoded(row: TrainingRow, prompt: PromptFormat, codec: TextCodec, config: TrainConfig) -> EncodedRow | None:
-    return encode_row(row.triplet, prompt, codec, config.max_length, row.prefix)
+    return encode_row(row.triplet, prompt, codec, config.max_length, row.prefix, row.behind)
 
 
 def _needed(row: TrainingRow, prompt: PromptFormat, codec: TextCodec) -> int:
     triplet = row.triplet
-    return len(prompt.encode(codec, triplet.chat, triplet.answer, prefix=row.prefix).ids) + len(
+    return len(prompt.encode(codec, triplet.chat, triplet.answer + row.behind, prefix=row.prefix).ids) + len(
         prompt.encode_correction(codec, triplet.correction)
     )

@@ -41,7 +41,8 @@ class HeldOut:
         for triplet in triplets:
             try:
                 found = [
-                    encode_row(r.triplet, prompt, codec, max_length, r.prefix) for r in training_rows(triplet, prompt)
+                    encode_row(r.triplet, prompt, codec, max_length, r.prefix, r.behind)
+                    for r in training_rows(triplet, prompt)
                 ]
             except PromptError as e:
                 raise DataError(f"data: the row '{triplet.id}' of '{triplet.source}': {e}") from None

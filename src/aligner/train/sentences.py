@@ -11,19 +11,23 @@ from aligner import edits
 from aligner.correct.sentences import parts, split
 from aligner.types import Triplet
 
+_LEAST = 0.34  # sentences that share less are two, not one that was changed
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRow:
-    """A triplet, or one sentence of it, and what was corrected before that."""
+    """A triplet, or a sentence of it, with what was corrected before and the white space behind it if more follows."""
 
     triplet: Triplet
     prefix: str = ""
+    behind: str = ""
 
 
 def sentence_rows(triplet: Triplet) -> Iterator[TrainingRow]:
     """One row for every sentence of the answer; none for an answer that is blank.
 
-    A sentence that the correction leaves out has an empty correction. One that it adds belongs to the sentence before.
+    A sentence that the correction leaves out has an empty correction. One that it adds belongs to the sentence behind
+    it, or to the last one: only there can be known that it is missing.
     """
     sentences = split(triplet.answer)
     prefix = gap = ""
@@ -35,7 +39,8 @@ def sentence_rows(triplet: Triplet) -> Iterator[TrainingRow]:
             continue
         new = "".join(correction).strip()
         row = replace(triplet, answer=core, correction=new, id=f"{triplet.id}/{i}")
-        yield TrainingRow(triplet=row, prefix=prefix)
+        more = any(s.strip() for s in sentences[i + 1 :])
+        yield TrainingRow(triplet=row, prefix=prefix, behind=behind if more else "")
         # As it is joined when it is served: the white space is the answer's own.
         if new:
             prefix, gap = prefix + gap * bool(prefix) + new, behind
@@ -45,8 +50,8 @@ def aligned(old: Sequence[str], new: Sequence[str]) -> list[list[str]]:
     """For every old sentence the new ones that stand in its place, in order; every new one is in one place.
 
     The pairs that share most words, without crossing (dynamic programming). What lies between two pairs replaces what
-    lay there, sentence by sentence; where nothing lay there, it belongs to the sentence before, at the start to the
-    first one.
+    lay there, sentence by sentence; where nothing lay there, it belongs to the sentence behind it, at the end to the
+    last one.
     """
     if not old:
         return []
@@ -56,7 +61,7 @@ def aligned(old: Sequence[str], new: Sequence[str]) -> list[list[str]]:
     for i, j in pairs:
         for k, sentence in enumerate(new[before_new:j]):
             gap = i - before_old
-            place = before_old + min(k, gap - 1) if gap else max(before_old - 1, 0)
+            place = before_old + min(k, gap - 1) if gap else min(i, len(old) - 1)
             places[place].append(sentence)
         if j < len(new):
             places[i].append(new[j])
@@ -89,6 +94,3 @@ def _share(a: Sequence[str], b: Sequence[str]) -> float:
     total = len(a) + len(b)
     share = 2 * LCSseq.similarity(a, b) / total if total else 0.0
     return share if share > _LEAST else 0.0
-
-
-_LEAST = 0.34
