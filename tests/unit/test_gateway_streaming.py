@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from aligner import Aligner, PromptFormat
+from aligner import Aligner, PromptFormat, Sampling
 from aligner.correct.card import AlignerCard
 from aligner.correct.gate import Gate
 from aligner.correct.keep_best import KeepBest
@@ -24,6 +24,7 @@ from tests.serving import Call, chat_chunk, chat_stream, standing
 from tests.unit.test_gateway import ASK, CHAT, answering, chunks, post, text_of
 
 ANSWER = "The quick brown fox jumps over the lazy dog, and the dog does not mind. " * 3
+SHORT = Sampling(max_new_tokens=12)
 STREAM = {**ASK, "stream": True, "aligner": {"return": ["reason", "original"]}}
 
 
@@ -62,11 +63,12 @@ def until(true: Any, seconds: float = 60.0) -> bool:
 def sentence_aligner() -> Aligner:
     tokenizer = byte_bpe_tokenizer()
     form = replace(PromptFormat.preset("chat", tokenizer, instruction="", request=""), unit="sentence")
-    return Aligner(tiny_model("llama", tokenizer, context=2048), tokenizer, AlignerCard(prompt=form))
+    model = tiny_model("llama", tokenizer, context=2048)
+    return Aligner(model, tokenizer, AlignerCard(prompt=form), sampling=SHORT)
 
 
 def test_what_is_read_ahead_changes_nothing_of_the_answer() -> None:
-    with tiny_aligner(context=2048) as aligner:
+    with tiny_aligner(context=2048, sampling=SHORT) as aligner:
         expected, reason = streamed(aligner, ANSWER)
         asked: list[tuple[int, int]] = []
         submit = aligner._loop.submit
@@ -96,7 +98,7 @@ def test_several_choices_are_read_ahead_each_by_itself() -> None:
             made += [chat_chunk({"content": ANSWER[i : i + 9]}, index=n) for n in (0, 1)]
         await call.stream([*made, chat_chunk({}, "stop", 0), chat_chunk({}, "stop", 1)], pause=0.005)
 
-    with tiny_aligner(context=2048) as aligner:
+    with tiny_aligner(context=2048, sampling=SHORT) as aligner:
         expected, _ = streamed(aligner, ANSWER)
         with standing(both, aligner) as stand:
             found = chunks(post(stand.url, STREAM))
@@ -157,7 +159,7 @@ def test_a_foreign_script_stops_the_stream_and_is_named(monkeypatch) -> None:
 
 
 def test_best_of_buffers_a_stream_and_says_so() -> None:
-    with tiny_aligner(context=1024) as aligner:
+    with tiny_aligner(context=1024, sampling=SHORT) as aligner:
         best = KeepBest(aligner=aligner, ranker=Shortest(), count=3)
         with standing(slowly(ANSWER), aligner) as stand:
             stand.app.corrected.policy.keep_best = best

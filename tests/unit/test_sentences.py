@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligner import Aligner, PromptFormat, Triplet, edits
+from aligner import Aligner, PromptFormat, Sampling, Triplet, edits
 from aligner.correct.card import AlignerCard
 from aligner.correct.sentences import Splitter, split
 from aligner.errors import CheckpointError, ConfigError, DataError
@@ -141,7 +141,8 @@ def test_prompts_of_sentences_are_saved_and_told_apart(tmp_path) -> None:
 def aligner():
     tokenizer = byte_bpe_tokenizer()
     form = replace(PromptFormat.preset("chat", tokenizer, instruction="", request=""), unit="sentence")
-    with Aligner(tiny_model("llama", tokenizer, context=2048), tokenizer, AlignerCard(prompt=form)) as made:
+    card, short = AlignerCard(prompt=form), Sampling(max_new_tokens=4)
+    with Aligner(tiny_model("llama", tokenizer, context=2048), tokenizer, card, sampling=short) as made:
         yield made
 
 
