@@ -280,8 +280,9 @@ def test_a_published_format_streams_what_it_corrects(parts, monkeypatch) -> None
     with Aligner(model, tokenizer, card) as aligner:
         for seed in range(6):
             aligner.sampling = Sampling(temperature=2.0, seed=seed, max_new_tokens=8)
-            whole = aligner.correct("q", "the cat sat.").completion.text
-            assert asyncio.run(streamed(aligner, "the cat sat.")) == whole
+            # A script of the answer's own: a foreign one would end the stream.
+            whole = aligner.correct("q", "the cat sat 日本語.").completion.text
+            assert asyncio.run(streamed(aligner, "the cat sat 日本語.")) == whole
 
 
 def test_a_stream_that_fails_before_its_first_token_hands_the_answer_through(aligner, monkeypatch) -> None:
