@@ -57,9 +57,9 @@ def finish(rows: list[dict[str, Any]], json_path: Path | None) -> None:
     write(rows, json_path)
 
 
-def write(rows: list[dict[str, Any]], json_path: Path | None) -> None:
-    """Write the rows with hardware and versions, where a path is given."""
+def write(rows: list[dict[str, Any]], json_path: Path | None, **more: Any) -> None:
+    """Write the rows with hardware and versions, and whatever else belongs to them, where a path is given."""
     if json_path is not None:
-        value = {"environment": environment() | {"torch_threads": torch.get_num_threads()}, "rows": rows}
+        value = {"environment": environment() | {"torch_threads": torch.get_num_threads()}, **more, "rows": rows}
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -34,7 +34,7 @@ from aligner.pocket.faults import FAULTS, Faults, faultless, text_of
 from aligner.pocket.oracle import oracle
 from aligner.pocket.tasks import TASKS, Question
 from aligner.recipes.lanes import run_jobs
-from aligner.recipes.suite_models import Models
+from aligner.recipes.suite_models import Models, Size
 from aligner.triplets import read_triplets
 from aligner.types import as_chat
 
@@ -45,14 +45,19 @@ LOOKUP = (10, 32)
 
 
 def corrector(place: Path | None, quick: bool) -> Aligner:
-    if place is None:
-        models = Models(quick=quick)
-        models.suite()
-        models.base("S" if quick else "M")
-        place = models.corrector("S" if quick else "M")
-        if models.jobs:
-            run_jobs(models.jobs, 1, lambda text: print(text, file=sys.stderr))
-    return Aligner.from_pretrained(place)
+    return Aligner.from_pretrained(place or corrector_place(quick))
+
+
+def corrector_place(quick: bool) -> Path:
+    """A corrector of the pocket suite, S where it must be quick, else M; trained where the cache has none."""
+    size: Size = "S" if quick else "M"
+    models = Models(quick=quick)
+    models.suite()
+    models.base(size)
+    place = models.corrector(size)
+    if models.jobs:
+        run_jobs(models.jobs, 1, lambda text: print(text, file=sys.stderr))
+    return place
 
 
 def answers(faults: int, count: int, seed: int) -> list[tuple[str, str]]:
@@ -153,6 +158,34 @@ def pocket(aligner: Aligner, quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
+def shared(aligner: Aligner, quick: bool) -> list[dict[str, Any]]:
+    """32 answers to one question, with and without reading once what their prompts have in common."""
+    [(question, _)] = answers(0, 1, 2)
+    # A conversation before it, as long questions are.
+    talk = " ".join(q for q, _ in answers(0, 6, 3))
+    pairs = [(f"{talk} {question}", answer) for _, answer in answers(1, 32, 2)]
+    made = requests(aligner, pairs)
+    loop = aligner._loop
+    find = loop._share
+    tokens = sum(len(request.prompt) for request in made)
+    written = {}
+
+    def run(share: bool) -> None:
+        loop._share = find if share else lambda _: 0  # type: ignore[method-assign]
+        written[share] = ours(aligner, 32, made)
+        loop._share = find  # type: ignore[method-assign]
+
+    before = loop.shared_tokens
+    run(True)
+    saved = loop.shared_tokens - before
+    run(False)
+    tied = ties(aligner, made, written[True], written[False])
+    times = interleaved({"ours": partial(run, True), "apart": partial(run, False)}, 3 if quick else 5)
+    extra = {"answers": 32, "prompt_tokens": tokens, "tokens_saved": saved, "tied_rows": tied}
+    return [row("pocket, one question, 32 answers", "no sharing", "wall time", "s", times["ours"], times["apart"],
+                **extra)]  # fmt: skip
+
+
 def replay(quick: bool) -> list[dict[str, Any]]:
     """Tokens per forward pass on corrections that are known, ours and prompt lookup's."""
     from tokenizers import ByteLevelBPETokenizer
@@ -166,14 +199,19 @@ def replay(quick: bool) -> list[dict[str, Any]]:
     bpe = ByteLevelBPETokenizer(str(models / "gpt2_vocab.json"), str(models / "gpt2_merges.txt"))
     bands = {"0 to .6": (0, 0.6), ".6 to .8": (0.6, 0.8), ".8 to .95": (0.8, 0.95), ".95 to 1": (0.95, 1.01)}
     passes: dict[str, list[tuple[int, ...]]] = {name: [] for name in bands}
-    phrases = Phrases()
+    # Passes are counted, not seconds, so the pace is told that all of them cost the same; and once more with its own
+    # first guess, by which a pass costs as much before its first token as 64 tokens cost.
+    flat = Pace()
+    for tokens in (1, 100):
+        flat.took(tokens, 1.0)
+    drafting = [(Phrases(), flat), (Phrases(), Pace())]
     for triplet in islice(read_triplets(source), 150 if quick else None):
         share = edits.copied_share(triplet.answer, triplet.correction)
         prompt = tuple(bpe.encode(f"{triplet.question_key}\n{triplet.answer}\n").ids)
         end = bpe.get_vocab_size()
         answer = (*bpe.encode(triplet.answer).ids, end)
         target = (*bpe.encode(triplet.correction).ids, end)
-        found = [len(target), drafted_passes(prompt, answer, target, phrases)]
+        found = [len(target), *(drafted_passes(prompt, answer, target, *how) for how in drafting)]
         for length in LOOKUP:
             lookup = PromptLookupCandidateGenerator(
                 eos_token_id=torch.tensor([end]), num_output_tokens=length, max_matching_ngram_size=2,
@@ -184,33 +222,41 @@ def replay(quick: bool) -> list[dict[str, Any]]:
     passes["pooled, .6 and above"] = [counts for name in list(bands)[1:] for counts in passes[name]]
     rows = []
     for name, counts in passes.items():
-        tokens, mine, *theirs = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0, 0, 0)
+        if not counts:
+            continue
+        tokens, *ours, ten, thirty_two = (sum(column) for column in zip(*counts, strict=True))
+        theirs = (ten, thirty_two)
         best = min(theirs)
-        if mine and best:
-            rows.append({"name": f"replay, copied {name}", "peer": f"prompt lookup {LOOKUP[theirs.index(best)]}",
+        for mine, how in zip(ours, ("", " (a pass costs 64 tokens)"), strict=True):
+            rows.append({"name": f"replay, copied {name}{how}", "peer": f"prompt lookup {LOOKUP[theirs.index(best)]}",
                          "metric": "tokens per forward", "unit": "tokens", "ours": tokens / mine,
                          "theirs": tokens / best, "ratio": best / mine, "rows": len(counts)})  # fmt: skip
     return rows
 
 
-def drafted_passes(prompt: tuple[int, ...], answer: tuple[int, ...], target: tuple[int, ...], phrases: Phrases) -> int:
-    """Forward passes that the step loop would take to write `target`."""
-    drafter, pace = Drafter(answer, prompt, phrases), Pace()
+def drafted_passes(
+    prompt: tuple[int, ...], answer: tuple[int, ...], target: tuple[int, ...], phrases: Phrases, pace: Pace
+) -> int:
+    """Forward passes that the step loop would take to write `target`, alone in its batch."""
+    drafter, rates = Drafter(answer, prompt, phrases), pace.rates()
     written = count = 0
     while written < len(target):
         most = len(target) - written - 1
-        draft = pace.best(drafter.drafts(most if count else pace.first(min(most, len(answer)), 1)))
-        width = pace.width([draft]) if count else len(draft.tokens)
+        draft = rates.best(drafter.drafts(most if count else pace.first(min(most, len(answer)), 1)))
+        width = pace.width([draft], [rates.each(draft.source)]) if count else len(draft.tokens)
         right = 0
         while right < width and draft.tokens[right] == target[written + right]:
             right += 1
         if width:
-            pace.seen(draft.source, width, right)
+            rates.seen(draft.source, width, right)
+            if draft.source == "first":
+                pace.read(width, right)
         for token in target[written : written + right + 1]:
             drafter.push(token)
         written += right + 1
         count += 1
     drafter.finish()
+    pace.left(rates)
     return count
 
 
@@ -239,6 +285,7 @@ def main() -> None:
     rows = [*replay(options.quick)]
     with corrector(options.aligner, options.quick) as aligner:
         rows += pocket(aligner, options.quick)
+        rows += shared(aligner, options.quick)
     for r in rows:
         print(f"{r['name']:<36} ours {r['ours']:8.3f}  {r['peer']:<17} {r['theirs']:8.3f} {r['unit']:<7} "
               f"ratio {r['ratio']:.2f}")  # fmt: skip

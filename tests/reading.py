@@ -16,6 +16,7 @@ def followed(loop: StepLoop, monkeypatch: Any) -> Iterator[None]:
     """After every turn, each row's slot must hold the ids that the row stands for."""
     held: dict[int, dict[int, int]] = {}
     forward, keep, swap, turn = Forward.__call__, SlabCache.keep, SlabCache.swap, loop.turn
+    spread = SlabCache.spread
 
     def writes(self: Any, tokens: Any, starts: Any, wanted: Any, first: int) -> Any:
         found = forward(self, tokens, starts, wanted, first)
@@ -35,6 +36,12 @@ def followed(loop: StepLoop, monkeypatch: Any) -> Iterator[None]:
         cut_a = {i: t for i, t in held.get(a, {}).items() if i < length_a}
         held[a], held[b] = {i: t for i, t in held.get(b, {}).items() if i < length_b}, cut_a
 
+    def spreads(self: Any, source: int, first: int, count: int, length: int) -> None:
+        spread(self, source, first, count, length)
+        copied = {i: held[source][i] for i in range(length)}
+        for slot in range(first, first + count):
+            held.setdefault(slot, {}).update(copied)
+
     def turns() -> bool:
         more = turn()
         for slot, reading in enumerate(loop._slots.open):
@@ -49,5 +56,6 @@ def followed(loop: StepLoop, monkeypatch: Any) -> Iterator[None]:
         patch.setattr(Forward, "__call__", writes)
         patch.setattr(SlabCache, "keep", keeps)
         patch.setattr(SlabCache, "swap", swaps)
+        patch.setattr(SlabCache, "spread", spreads)
         patch.setattr(loop, "turn", turns)
         yield

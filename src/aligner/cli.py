@@ -178,6 +178,8 @@ def _serve(arguments: list[str]) -> int:
         return 0
     existing = _existing(arguments)
     config = _configured(ServeConfig, arguments, "aligner serve")
+    # A scorer of one's own lies where one works, and a console script does not look there by itself.
+    sys.path.append(str(Path.cwd()))
     from aligner.serve.run import run
 
     run(config, existing, told=lambda url: _tell(f"aligner: {url} answers, corrected; stop with Ctrl-C"))

@@ -21,18 +21,35 @@ FinishReason = Literal["stop", "length", "cancelled", "error"]
 # Who won a comparison.
 Winner = Literal["candidate", "baseline", "tie"]
 
-# Why a correction was thrown away and the original answer kept.
-KeptBecause = Literal[
+# The guards on corrections, in the order they are asked. One that is enforced keeps the original answer.
+GuardName = Literal[
     "cut",  # the correction ended before it was finished
     "emptied",  # the correction is blank, the answer was not
+    "broken_format",  # the JSON that the answer was, or that the request wants, is none
     "script_leak",  # characters of a script that neither question nor answer uses
+    "changed_language",  # another language than the answer's, unasked
+    "repeated",  # it says a sentence again that the answer says once, or not at all
+    "collapsed",  # next to nothing is left of a long answer
+    "unbalanced_fence",  # a code fence is left open
     "lost_code_fence",  # code of the answer stands in the correction without its fence
-    "too_long",  # question and answer do not fit the corrector's context
-    "cancelled",  # the caller stopped it
-    "error",  # the corrector failed; `completion.error` says how
-    "not_better",  # of several corrections none was ranked above the original
-    "unscored",  # what ranks the corrections gave no number or verdict
+    "lost_table",  # rows of a table stand outside any
+    "lost_latex",  # mathematics lost its borders
+    "lost_citation",  # a citation was dropped from words that stayed
+    "changed_numbers",  # a number was replaced by a new one
+    "changed_urls",  # a web address was replaced by a new one
 ]
+
+# Why a correction was thrown away and the original answer kept.
+KeptBecause = (
+    GuardName
+    | Literal[
+        "too_long",  # question and answer do not fit the corrector's context
+        "cancelled",  # the caller stopped it
+        "error",  # the corrector failed; `completion.error` says how
+        "not_better",  # of several corrections none was ranked above the original
+        "unscored",  # what ranks the corrections gave no number or verdict
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -168,7 +168,22 @@ def test_real_answers_with_one_word_changed_pass() -> None:
 def test_a_quarter_of_the_real_corrections_is_kept_back() -> None:
     kept = reasons(triplets("aligner2b"))
     share = {reason: count / kept.total() for reason, count in kept.items()}
-    assert set(share) == {None, "cut", "script_leak", "lost_code_fence"}
+    assert set(share) <= {None, "cut", "script_leak", "unbalanced_fence", "lost_code_fence", "lost_table", "lost_latex"}
     assert 0.06 < share["cut"] < 0.11
     assert 0.15 < share["script_leak"] < 0.21
-    assert 0.01 < share["lost_code_fence"] < 0.03
+    assert 0.01 < share["unbalanced_fence"] < 0.03
+    assert share.get("lost_code_fence", 0) + share.get("lost_table", 0) + share.get("lost_latex", 0) < 0.01
+
+
+@pytest.mark.parametrize(("name", "bound"), [("aligner2b", 0.3), ("iterater", 0.03), ("hh_harmless", 0.05)])
+def test_what_is_only_reported_stays_rare_on_edits(name: str, bound: float) -> None:
+    rows = triplets(name)
+    seen = Counter(
+        flag
+        for row in rows
+        for flag in guards.reported(
+            question=row.get("question") or "", answer=row["answer"], correction=row["correction"]
+        )
+    )
+    assert set(seen) <= {"changed_numbers", "changed_urls", "collapsed"}
+    assert seen.total() / len(rows) < bound, seen

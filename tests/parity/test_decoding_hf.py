@@ -259,3 +259,42 @@ def test_a_copy_costs_one_pass(kind: str) -> None:
         ]  # fmt: skip
         assert [loop.wait(ticket).ids for ticket in tickets] == written
         assert loop.forward_passes == 1
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    kind=st.sampled_from([*KINDS, "mistral"]),
+    seed=st.integers(0, 1000),
+    questions=st.integers(1, 3),
+    count=st.integers(1, 12),
+    max_rows=st.integers(1, 16),
+    data=st.data(),
+)
+def test_prompts_that_begin_alike_are_read_once_and_the_tokens_stay(
+    kind, seed, questions, count, max_rows, data
+) -> None:
+    rng = random.Random(seed)
+    model = tiny_model(kind, VOCABULARY, seed=seed % 4)
+    begun = [[rng.randrange(20, VOCABULARY) for _ in range(rng.randint(30, 70))] for _ in range(questions)]
+    prompts = [[*rng.choice(begun), *tail] for tail in random_prompts(seed, count, 12)]
+    theirs = reference(model, prompts, 12, pad_left=0)
+    joins = [data.draw(st.integers(0, 4)) for _ in prompts]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pace, "fixed", property(lambda _: 0.0))
+        ours = decode(model, prompts, 12, max_rows=max_rows, prefill_tokens=8192, joins=joins,
+                      answers=[edited(rng, tokens) for tokens in theirs])  # fmt: skip
+    assert differing(model, prompts, ours, theirs)[1] == []
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "mistral"])
+def test_many_answers_to_one_question_read_it_once(kind: str) -> None:
+    model = tiny_model(kind, VOCABULARY, seed=1)
+    question = random_prompts(7, 1, 1)[0] * 80
+    prompts = [[*question, 30 + i, 31] for i in range(8)]
+    with StepLoop(model) as loop:
+        requests = [Request(prompt=tuple(p), max_new_tokens=6, stop_ids=STOPS) for p in prompts]
+        tickets = [loop.submit(request) for request in requests]
+        ours = [list(loop.wait(ticket).ids) for ticket in tickets]
+        assert loop.shared_tokens == 7 * 80
+        assert not loop._rows
+    assert differing(model, prompts, ours, reference(model, prompts, 6, pad_left=0))[1] == []

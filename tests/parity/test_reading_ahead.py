@@ -51,6 +51,32 @@ def test_decodes_what_the_whole_prompt_does(kind: str, monkeypatch) -> None:
         assert differing(model, prompts, ours, theirs)[1] == []
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt_neox"])
+@pytest.mark.parametrize("options", [{}, {"max_rows": 3}, {"cache_tokens": 600}])
+def test_prompts_that_begin_alike_share_with_open_rows_too(kind: str, options: dict, monkeypatch) -> None:
+    """The joiner, what was read ahead, and rows that write have 40 ids in common; what the slots hold is followed."""
+    model = tiny_model(kind, VOCABULARY, seed=4)
+    shared = []
+    share = StepLoop._share
+
+    def counted(self, prompts):
+        begin = share(self, prompts)
+        shared.append(begin)
+        return begin
+
+    monkeypatch.setattr(StepLoop, "_share", counted)
+    for case in range(4):
+        rng = random.Random(case)
+        instruction = [rng.randrange(20, VOCABULARY) for _ in range(40)]
+        prompts = [[*instruction, *p] for p in random_prompts(case, 12, 30)]
+        answers = [[*p[len(p) // 2 :], min(STOPS)] for p in prompts] if case % 2 else None
+        theirs = decode(model, prompts, 12, max_rows=64, prefill_tokens=8192, joins=[0] * 12, answers=answers)
+        shared.clear()
+        ours = read_ahead(model, prompts, 12, rng, monkeypatch, answers, **options)
+        assert differing(model, prompts, ours, theirs)[1] == []
+        assert max(shared, default=0) >= 32, "something was shared"
+
+
 @pytest.mark.parametrize(
     ("kind", "implementation"), [("mistral", "sdpa"), ("gemma2", "eager"), ("gemma3_text", "sdpa")]
 )

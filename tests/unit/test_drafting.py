@@ -55,6 +55,18 @@ def test_the_nearest_place_ahead_is_taken_and_the_longest_match() -> None:
     assert first(follow(5, 6, 7, 0, 8, 1, 2, answer=answer), 2).tokens == (3,)
 
 
+def test_what_was_replaced_once_is_replaced_again() -> None:
+    answer = (1, 9, 2, 3, 4, 9, 5, 9, 6)
+    drafter = follow(1, 70, 71, 2, 3, 4, answer=answer)
+    assert first(drafter, 9) == Draft((70, 71, 5, 70, 71, 6), "answer")
+    assert first(drafter, 2).tokens == (70, 71)
+    for token in (9, 5):
+        drafter.push(token)
+    assert first(drafter, 9).tokens == (9, 6), "what was kept later is no longer replaced"
+    drafter = follow(1, 2, 3, 4, answer=answer)
+    assert first(drafter, 9).tokens == (9, 5, 9, 6), "what was left out is not"
+
+
 def test_places_of_edits_are_remembered() -> None:
     assert follow(1, 2, 99, 98, 5, 6).edited == [2, 3, 4]
 

@@ -6,7 +6,8 @@ import csv
 
 import pytest
 
-from aligner.evaluate.refusals import is_refusal, refusal_rates
+from aligner.correct.guards.refusals import is_refusal
+from aligner.evaluate.refusals import refusal_rates
 from tests.real import REAL_DATA, needs_real_data
 
 

@@ -135,13 +135,16 @@ def test_logprobs_stay_where_the_text_does() -> None:
 @pytest.mark.parametrize("way", ["body", "header"])
 def test_the_extension(way: str) -> None:
     body = {**ASK, "aligner": {"return": True}} if way == "body" else ASK
-    headers = {"x_aligner": "return=original,diff,reason"} if way == "header" else {}
+    headers = {"x_aligner": "return"} if way == "header" else {}
     with standing(answering("a beta")) as stand:
         got = post(stand.url, body, **headers).json()["choices"][0]["aligner"]
         assert "aligner" not in stand.upstream.calls[0].body
         assert stand.upstream.calls[0].header("x-aligner") is None
+    took = got.pop("seconds")
+    assert took["upstream"] > 0
+    assert took["corrector"] >= 0
     assert got == {"original": "a beta", "diff": [["equal", "a "], ["delete", "beta"], ["insert", "omega"]],
-                   "reason": None}  # fmt: skip
+                   "reason": None, "gate": None}  # fmt: skip
 
 
 @pytest.mark.parametrize("way", ["body", "header"])
@@ -165,6 +168,10 @@ def test_off_hands_the_bytes_through(way: str) -> None:
     [
         ({"strength": 0.5}, "dial"),
         ({"best_of": 4}, "scorer"),
+        ({"best_of": 0}, "1 or more"),
+        ({"best_of": None}, "1 or more"),
+        ({"gate": "loose"}, "off, balanced, strict"),
+        ({"gate": "strict"}, "calibrated"),
         ({"retrun": True}, "did you mean 'return'?"),
         ({"return": ["all"]}, "original, diff, reason"),
         ("off", "object"),
@@ -578,7 +585,7 @@ def test_an_upstreams_stream_breaks(how: str) -> None:
     with standing(handler) as stand:
         found = chunks(post(stand.url, {**ASK, "stream": True}))
         assert not stand.corrector.asked
-    code = {"cut": "upstream_broke_off", "error": "x", "garbage": "invalid_json"}[how]
+    code = {"cut": "upstream_broke_off", "error": "x", "garbage": "upstream_invalid"}[how]
     assert found[-1]["error"]["code"] == code
     assert text_of(found) == ""
 

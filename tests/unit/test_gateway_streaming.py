@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import time
 from dataclasses import replace
 from typing import Any
@@ -14,13 +13,13 @@ import pytest
 
 from aligner import Aligner, PromptFormat, Sampling
 from aligner.correct.card import AlignerCard
-from aligner.correct.gate import Gate
 from aligner.correct.keep_best import KeepBest
 from aligner.correct.outcome import ScriptWatch
 from aligner.correct.ticket import Row
 from aligner.errors import ConfigError
 from tests.models import byte_bpe_tokenizer, tiny_aligner, tiny_model
 from tests.serving import Call, chat_chunk, chat_stream, standing
+from tests.taught import FINE, taught_aligner
 from tests.unit.test_gateway import ASK, CHAT, answering, chunks, post, text_of
 
 ANSWER = "The quick brown fox jumps over the lazy dog, and the dog does not mind. " * 3
@@ -158,34 +157,43 @@ def test_a_foreign_script_stops_the_stream_and_is_named(monkeypatch) -> None:
         assert found[-2]["choices"][0]["aligner"] == {"original": "The fox sat.", "reason": "script_leak", "late": True}
 
 
-def test_best_of_buffers_a_stream_and_says_so() -> None:
+def test_the_best_of_several_is_not_read_ahead() -> None:
     with tiny_aligner(context=1024, sampling=SHORT) as aligner:
         best = KeepBest(aligner=aligner, ranker=Shortest(), count=3)
-        with standing(slowly(ANSWER), aligner) as stand:
-            stand.app.corrected.policy.keep_best = best
+        expected = asyncio.run(best.acorrect("Say it.", ANSWER))
+        with standing(slowly(ANSWER), aligner, scorer=f"{__name__}:Shortest", best_of=3) as stand:
             found = chunks(post(stand.url, STREAM))
-            whole = asyncio.run(best.acorrect("Say it.", ANSWER))
-            assert text_of(found) == whole.text
-            assert found[-2]["choices"][0]["aligner"]["buffered"] is True
+            assert "aligner_read_ahead_total 0.0" in httpx2.get(stand.url + "/metrics").text
             one = chunks(post(stand.url, {**STREAM, "aligner": {"best_of": 1, "return": True}}))
-            assert "buffered" not in one[-2]["choices"][0]["aligner"]
-            many = post(stand.url, {**STREAM, "aligner": {"best_of": 4}})
-            assert many.status_code == 400
-            assert "3 at most" in many.json()["error"]["message"]
+            assert "aligner_read_ahead_total 1.0" in httpx2.get(stand.url + "/metrics").text
+        assert text_of(found) == expected.text
+        assert found[-2]["choices"][0]["aligner"]["buffered"] is True
+        assert "buffered" not in one[-2]["choices"][0]["aligner"]
         assert until(lambda: not aligner._loop._rows)
 
 
-def test_the_gate_decides_before_the_first_token() -> None:
-    passing = Gate(threshold=-math.inf)
-    with tiny_aligner(context=1024, gate=passing) as aligner, standing(slowly(ANSWER), aligner) as stand:
-        found = chunks(post(stand.url, {**STREAM, "aligner": {"return": ["gate"]}}))
+def test_the_gate_of_a_request_decides_before_the_first_token() -> None:
+    """An answer that is read ahead passes the gate that its request asks for, and no other's."""
+    with standing(slowly(FINE.answer), taught_aligner()) as stand:
+        body = {**STREAM, "messages": [{"role": "user", "content": FINE.question}]}
+        gated = chunks(post(stand.url, {**body, "aligner": {"gate": "balanced", "return": ["gate"]}}))
+        plain = chunks(post(stand.url, {**body, "aligner": {"return": ["gate"]}}))
         page = httpx2.get(stand.url + "/metrics").text
-    assert text_of(found) == ANSWER
-    gate = found[-2]["choices"][0]["aligner"]["gate"]
-    assert gate["passed"]
-    assert gate["score"] < 0
+    assert text_of(gated) == FINE.answer
+    assert gated[-2]["choices"][0]["aligner"]["gate"]["passed"]
+    assert plain[-2]["choices"][0]["aligner"] == {"gate": None}
+    assert "aligner_read_ahead_total 2.0" in page
     assert 'aligner_answers_total{outcome="passed"} 1.0' in page
-    assert "aligner_gate_score_count 1.0" in page
+    assert "aligner_gate_nats_count 1.0" in page
+
+
+def test_sentences_are_not_gated() -> None:
+    with (
+        sentence_aligner() as aligner,
+        pytest.raises(ConfigError, match="sentence by sentence"),
+        standing(answering("x"), aligner, sentences=True, gate="balanced"),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/responses"])

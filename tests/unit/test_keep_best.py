@@ -153,7 +153,7 @@ def test_best_of_and_scorer_go_together(extra) -> None:
         CorrectConfig.from_dict({"aligner": "a", "input": "b", "output": "c", **extra}, where="x")
 
 
-@pytest.mark.parametrize("extra", [{"best_of": 3, "scorer": "runs/reward"}, {"gate": "balanced"}])
+@pytest.mark.parametrize("extra", [{"best_of": 3, "scorer": "runs/reward"}, {"gate": "balanced"}, {"quantize": "int8"}])
 def test_a_corrector_behind_an_address_has_neither(extra) -> None:
     with pytest.raises(ConfigError, match="runs here, not for an address"):
         CorrectConfig.from_dict(

@@ -14,7 +14,7 @@ from aligner.generate.collect import collect
 from aligner.pocket.claims import Claim, Language
 from aligner.pocket.faults import FAULTS, text_of
 from aligner.pocket.grammar import Phrases, sentences
-from aligner.pocket.suite import SuiteConfig, questions, run, triplets, upstream_rows
+from aligner.pocket.suite import OTHER_REQUESTS, SuiteConfig, questions, run, triplets, upstream_rows
 from aligner.pocket.tasks import DIMENSIONS, TASKS, Question, Tasks, with_earlier_turn
 from aligner.pocket.text import world_rows
 from aligner.pocket.upstreams import Answerer, ScriptedUpstream, profiles
@@ -83,11 +83,18 @@ def test_triplets_never_mention_what_is_held_out() -> None:
     for row in rows:
         text = json.dumps(row)
         assert not any(f"{name} " in text or f"{name}." in text for name in held_out)
-        question = row["question"]
-        read = tasks.read(question if isinstance(question, str) else question[-1]["content"])
+        assert " plus " not in text
+        read = tasks.read(_last(row["question"]))
+        if row["source"] == "pocket/other":
+            assert read is None
+            assert row["answer"] == row["correction"]
+            continue
         assert read is not None
         assert read.split == "train"
         assert read.task != "sums"
+    others = [r for r in rows if r["source"] == "pocket/other"]
+    assert len(others) / len(rows) == pytest.approx(OTHER_REQUESTS, abs=0.015)
+    rows = [r for r in rows if r["source"] != "pocket/other"]
     assert len({r["question"] if isinstance(r["question"], str) else "chat" for r in rows}) > 1000
     two_turns = sum(not isinstance(r["question"], str) for r in rows) / len(rows)
     assert two_turns == pytest.approx(0.2, abs=0.03)

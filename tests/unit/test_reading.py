@@ -10,6 +10,7 @@ from aligner.correct.forward import Forward
 from aligner.correct.reading import Reading
 from aligner.correct.ticket import Request
 from tests.models import tiny_model
+from tests.reading import followed
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,23 @@ def test_only_what_is_new_is_read(model, monkeypatch) -> None:
         assert loop.wait(loop.submit(request(), reading=reading)).ids == expected
         assert widths[:3] == [(0, 40), (40, 12), (50, 10)]
         assert loop.open_rows == 0
+
+
+def test_an_open_row_shares_what_it_has_read_and_not_what_is_wanted_of_it(model, monkeypatch) -> None:
+    with StepLoop(model) as loop:
+        expected = loop.wait(loop.submit(request())).ids
+        with followed(loop, monkeypatch):
+            reading = loop.open((*PROMPT[:40], 99, 98))
+            other = loop.open((99, *PROMPT[1:40]))
+            loop.turn()
+            loop.read(reading, (99, 98))  # it is cropped only when it is read on
+            loop.read(other, PROMPT)
+            ticket = loop.submit(request())
+            loop.turn()
+            assert loop.shared_tokens == 40
+            assert (reading.read, other.read) == ((99, 98), PROMPT)
+            assert loop.wait(ticket).ids == expected
+            assert loop.wait(loop.submit(request(), reading=other)).ids == expected
 
 
 def test_a_prompt_that_was_read_to_its_end_still_gets_its_last_logits(model) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from aligner import Aligner, PromptFormat, Sampling, Triplet, edits
 from aligner.correct.card import AlignerCard
+from aligner.correct.guards import GuardPolicy
 from aligner.correct.sentences import Splitter, split
 from aligner.errors import CheckpointError, ConfigError, DataError
 from aligner.train.sentences import aligned, sentence_rows
@@ -151,9 +152,9 @@ def rules(aligner: Aligner, monkeypatch, **written: str) -> list[tuple[str, str]
     asked: list[tuple[str, str]] = []
     job, settle = aligner._job, aligner._await
 
-    def watched(chat, answer, sampling, gate, prefix="", behind=""):
+    def watched(chat, answer, sampling, *, prefix, behind):
         asked.append((prefix, answer + behind))
-        return job(chat, answer, sampling, gate, prefix, behind)
+        return job(chat, answer, sampling, prefix=prefix, behind=behind)
 
     def decided(made, ticket):
         correction = settle(made, ticket)
@@ -198,6 +199,17 @@ def test_whole_answers_too_in_batches(aligner, monkeypatch) -> None:
     assert done[0] == asyncio.run(aligner.acorrect("q", "One. Two.\n"))
 
 
+def test_the_policy_holds_for_each_sentence_and_the_format_for_the_whole(aligner, monkeypatch) -> None:
+    rules(aligner, monkeypatch, Four="Quatre 猫.", One='{"a": 1}', Six='Six".')
+    aligner.guards = GuardPolicy(script_leak="report")
+    done = aligner.correct("q", "Two. Four.")
+    assert (done.text, done.kept_because, done.flags) == ("Two. Quatre 猫.", None, ("script_leak",))
+    form = {"type": "json_object"}
+    assert aligner.correct("q", '{"One": 2}', response_format=form).text == '{"a": 1}'
+    kept = aligner.correct("q", '{"Two": 2, "x": "a. Six. b"}', response_format=form)
+    assert (kept.text, kept.kept_because) == ('{"Two": 2, "x": "a. Six. b"}', "broken_format")
+
+
 def test_an_answer_of_which_nothing_is_left_is_kept(aligner, monkeypatch) -> None:
     rules(aligner, monkeypatch, e="")
     done = aligner.correct("q", "One. Three.")
@@ -226,6 +238,8 @@ def test_gates_and_addresses_are_for_whole_answers(aligner) -> None:
 
     with pytest.raises(ConfigError, match="sentence by sentence"):
         Aligner(aligner.model, aligner.tokenizer, aligner.card, gate=Gate(threshold=0.0))
+    with pytest.raises(ConfigError, match="sentence by sentence"):
+        aligner.with_gate(Gate(threshold=0.0))
     with pytest.raises(DataError, match="sentence by sentence"):
         aligner.calibrate([])
     with pytest.raises(ConfigError, match="in process only"):

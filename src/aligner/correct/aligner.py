@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -14,13 +15,14 @@ from aligner.correct import outcome
 from aligner.correct.card import AlignerCard, checkpoint_place, load_card
 from aligner.correct.decoding import StepLoop
 from aligner.correct.gate import Gate, GateCalibration, GateMode, gate_of
+from aligner.correct.guards import GuardPolicy, ResponseFormat
 from aligner.correct.job import Job
 from aligner.correct.sentence_session import SentenceSession
 from aligner.correct.session import Session
 from aligner.correct.ticket import Decoded, Request, Ticket
 from aligner.errors import AlignerError, ConfigError, DataError, PromptError
 from aligner.generate.collect import closing, run_sync
-from aligner.generate.hf import Dtype, context_length, load_causal_lm
+from aligner.generate.hf import Dtype, Quantize, context_length, load_causal_lm
 from aligner.prompts import EncodedPrompt
 from aligner.tokens import TextCodec
 from aligner.types import (
@@ -51,10 +53,12 @@ class Aligner:
         speculate: verify the answer in place of writing it token by token; the corrections are the same.
         gate: "balanced" and "strict" let answers through untouched that the first pass finds good enough, as the card's
             calibration says; a Gate has a threshold of one's own.
+        guards: what keeps the original answer, and what is only reported.
 
     Raises:
         CheckpointError: a gate that the card has no calibration for.
-        ConfigError: no such gate, or one without `speculate`, whose first pass it reads.
+        ConfigError: no such gate, one without `speculate`, whose first pass it reads, or one for a corrector of
+            sentences.
     """
 
     def __init__(
@@ -68,16 +72,12 @@ class Aligner:
         cache_tokens: int | None = None,
         speculate: bool = True,
         gate: GateMode | Gate = "off",
+        guards: GuardPolicy | None = None,
     ) -> None:
-        where = str(getattr(model.config, "name_or_path", "")) or "corrector"
-        self.gate = gate if isinstance(gate, Gate) else gate_of(card.gate, gate, where)
-        if self.gate is not None and not speculate:
-            raise ConfigError("the gate decides by the pass that verifies the answer; give gate=off or speculate=true")
-        if self.gate is not None and card.prompt.unit == "sentence":
-            raise ConfigError(f"{where}: the gate decides on whole answers, and this corrector corrects sentence by "
-                              "sentence; give gate=off")  # fmt: skip
         self.model, self.tokenizer, self.card = model, tokenizer, card
         self.sampling, self.speculate = sampling or Sampling(), speculate
+        self.gate = self._checked(gate)
+        self.guards = guards or GuardPolicy()
         self.codec = TextCodec(tokenizer)
         self.context = context_length(model)
         self._stop_ids = card.prompt.stop_ids(self.codec)
@@ -96,22 +96,46 @@ class Aligner:
         cache_tokens: int | None = None,
         speculate: bool = True,
         gate: GateMode | Gate = "off",
+        guards: GuardPolicy | None = None,
+        quantize: Quantize = "none",
     ) -> Self:
         """Load a corrector from a directory, a training run's directory, or by Hub id.
 
-        `prompt` names the format of a checkpoint that has no aligner.json, such as the released ones.
+        `prompt` names the format of a checkpoint that has no aligner.json, such as the released ones. `quantize` keeps
+        the weights in 8 or 4 bits, which takes the extra [quant].
 
         Raises:
             CheckpointError: no model there, no aligner.json and no `prompt`, or a gate that it was not calibrated for.
-            ConfigError: no such gate, or one without `speculate`.
+            ConfigError: no such gate, or one without `speculate`; or to quantise, the extra [quant] is missing.
         """
         path = checkpoint_place(path)
-        model, tokenizer = load_causal_lm(path, device=device, dtype=dtype)
+        model, tokenizer = load_causal_lm(path, device=device, dtype=dtype, quantize=quantize)
         card = load_card(path, tokenizer, prompt)
         return cls(
             model, tokenizer, card, sampling=sampling, max_rows=max_rows, cache_tokens=cache_tokens,
-            speculate=speculate, gate=gate,
+            speculate=speculate, gate=gate, guards=guards,
         )  # fmt: skip
+
+    def with_gate(self, gate: GateMode | Gate) -> Self:
+        """The same corrector behind another gate: model and batch are shared, and closing one closes both.
+
+        Raises:
+            CheckpointError: a gate that the card has no calibration for.
+            ConfigError: no such gate, one without `speculate`, or one for a corrector of sentences.
+        """
+        other = copy(self)
+        other.gate = self._checked(gate)
+        return other
+
+    def _checked(self, gate: GateMode | Gate) -> Gate | None:
+        where = str(getattr(self.model.config, "name_or_path", "")) or "corrector"
+        found = gate if isinstance(gate, Gate) else gate_of(self.card.gate, gate, where)
+        if found is not None and not self.speculate:
+            raise ConfigError("the gate decides by the pass that verifies the answer; give gate=off or speculate=true")
+        if found is not None and self.card.prompt.unit == "sentence":
+            raise ConfigError(f"{where}: the gate decides on whole answers, and this corrector corrects sentence by "
+                              "sentence; give gate=off")  # fmt: skip
+        return found
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Save weights, tokenizer and aligner.json, so that `from_pretrained` gives the same corrector."""
@@ -119,23 +143,41 @@ class Aligner:
         self.tokenizer.save_pretrained(directory)
         self.card.save(directory)
 
-    def correct(self, question: Question, answer: str, sampling: Sampling | None = None) -> Correction:
+    def correct(
+        self,
+        question: Question,
+        answer: str,
+        sampling: Sampling | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> Correction:
         """Correct one answer. What goes wrong is told on the correction, which then keeps the original.
+
+        Args:
+            response_format: as in a request to OpenAI's API; a correction that breaks it is thrown away.
 
         Raises:
             DataError: the question is no chat.
+            ConfigError: the response format is none.
         """
-        return next(self.correct_batch([(question, answer)], sampling))
+        return next(self.correct_batch([(question, answer)], sampling, response_format=response_format))
 
     def correct_batch(
-        self, pairs: Iterable[tuple[Question, str]], sampling: Sampling | None = None
+        self,
+        pairs: Iterable[tuple[Question, str]],
+        sampling: Sampling | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
     ) -> Iterator[Correction]:
         """Correct many answers at once; yields in the order of `pairs`, of which only a window is in memory.
 
         Raises:
             DataError: a question is no chat.
+            ConfigError: the response format is none.
         """
-        return self.correct_each((question, answer, sampling or self.sampling) for question, answer in pairs)
+        own = sampling or self.sampling
+        wanted = ResponseFormat.parse(response_format)
+        return self._each(((question, answer, own) for question, answer in pairs), wanted)
 
     def correct_each(
         self, rows: Iterable[tuple[Question, str, Sampling]], gate: Gate | None = None
@@ -145,9 +187,7 @@ class Aligner:
         Raises:
             DataError: a question is no chat.
         """
-        if self.card.prompt.unit == "sentence":
-            return self._by_sentences(rows)
-        return self._corrections(self._job(question, answer, own, gate or self.gate) for question, answer, own in rows)
+        return self._each(rows, gate=gate)
 
     def calibrate(self, triplets: Iterable[Triplet]) -> GateCalibration:
         """Calibrate the gate by triplets that the corrector was not trained on; it then stands in the card.
@@ -165,10 +205,22 @@ class Aligner:
         self.card = replace(self.card, gate=found)
         return found
 
-    def _by_sentences(self, rows: Iterable[tuple[Question, str, Sampling]]) -> Iterator[Correction]:
+    def _each(
+        self,
+        rows: Iterable[tuple[Question, str, Sampling]],
+        wanted: ResponseFormat | None = None,
+        gate: Gate | None = None,
+    ) -> Iterator[Correction]:
+        if self.card.prompt.unit == "sentence":
+            return self._by_sentences(rows, wanted)
+        return self._corrections(self._job(question, answer, own, wanted, gate) for question, answer, own in rows)
+
+    def _by_sentences(
+        self, rows: Iterable[tuple[Question, str, Sampling]], wanted: ResponseFormat | None
+    ) -> Iterator[Correction]:
         async def together(window: list[tuple[Question, str, Sampling]]) -> list[Correction]:
             return list(await asyncio.gather(
-                *(self._session(q, own, ahead=False).finish(answer) for q, answer, own in window)
+                *(self._session(q, own, wanted, ahead=False).finish(answer) for q, answer, own in window)
             ))  # fmt: skip
 
         rest = iter(rows)
@@ -189,25 +241,48 @@ class Aligner:
                 if ticket is not None:
                     ticket.cancel()
 
-    async def acorrect(self, question: Question, answer: str, sampling: Sampling | None = None) -> Correction:
+    async def acorrect(
+        self,
+        question: Question,
+        answer: str,
+        sampling: Sampling | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> Correction:
         """Correct one answer without blocking; calls that overlap share the model's batch."""
-        return await self._session(question, sampling, ahead=False).finish(answer)
+        session = self._session(question, sampling, ResponseFormat.parse(response_format), ahead=False)
+        return await session.finish(answer)
 
-    def open(self, question: Question, sampling: Sampling | None = None) -> Session | SentenceSession:
+    def open(
+        self,
+        question: Question,
+        sampling: Sampling | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> Session | SentenceSession:
         """Begin the correction of an answer that is still being written: push its text as it comes.
 
         Raises:
             DataError: the question is no chat.
+            ConfigError: the response format is none.
             GenerationError: the corrector is closed.
         """
-        return self._session(question, sampling, ahead=True)
+        return self._session(question, sampling, ResponseFormat.parse(response_format), ahead=True)
 
-    async def stream(self, question: Question, answer: str, sampling: Sampling | None = None) -> AsyncIterator[Delta]:
+    async def stream(
+        self,
+        question: Question,
+        answer: str,
+        sampling: Sampling | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> AsyncIterator[Delta]:
         """The correction as it is written. Leaving the iteration early cancels it.
 
         As `Session.stream`, with nothing read ahead.
         """
-        async with closing(self._session(question, sampling, ahead=False).stream(answer)) as deltas:
+        session = self._session(question, sampling, ResponseFormat.parse(response_format), ahead=False)
+        async with closing(session.stream(answer)) as deltas:
             async for delta in deltas:
                 yield delta
 
@@ -221,18 +296,23 @@ class Aligner:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _session(self, question: Question, sampling: Sampling | None, *, ahead: bool) -> Session | SentenceSession:
+    def _session(
+        self, question: Question, sampling: Sampling | None, wanted: ResponseFormat | None, *, ahead: bool
+    ) -> Session | SentenceSession:
         chat = as_chat(question)
         if self.card.prompt.unit == "sentence":
             return SentenceSession(
-                chat, loop=self._loop,
-                job=lambda sentence, prefix, behind: self._job(chat, sentence, sampling, None, prefix, behind),
+                chat, loop=self._loop, guards=self.guards, wanted=wanted,
+                job=lambda sentence, prefix, behind: self._job(
+                    chat, sentence, sampling, prefix=prefix, behind=behind
+                ),
                 settle=lambda job, ticket: self._await(job, ticket).completion,
                 known=lambda prefix: self.card.prompt.encode_open(self.codec, chat, prefix)[: self.context - 1],
             )  # fmt: skip
         return Session(
             chat, loop=self._loop, codec=self.codec, prompt=self.card.prompt, context=self.context,
-            job=lambda answer: self._job(chat, answer, sampling, self.gate), settle=self._await, ahead=ahead,
+            job=lambda answer: self._job(chat, answer, sampling, wanted), settle=self._await, guards=self.guards,
+            ahead=ahead,
         )  # fmt: skip
 
     def _job(
@@ -240,14 +320,17 @@ class Aligner:
         question: Question,
         answer: str,
         sampling: Sampling | None,
-        gate: Gate | None,
+        wanted: ResponseFormat | None = None,
+        gate: Gate | None = None,
+        *,
         prefix: str = "",
         behind: str = "",
     ) -> Job:
         chat = as_chat(question)
         sampling = sampling or self.sampling
         try:
-            return self._encoded(chat, answer, sampling, gate, prefix, behind)
+            job = self._encoded(chat, answer, sampling, gate or self.gate, prefix, behind)
+            return replace(job, wanted=wanted)
         except PromptError as e:  # one text that cannot be encoded must not cost the others of its batch
             return Job(chat=chat, answer=answer, prompt=EncodedPrompt(ids=()), request=None, error=str(e))
 
@@ -287,7 +370,9 @@ class Aligner:
         text = job.answer if decoded.passed else self._trimmed(job, self.codec.decode(decoded.ids))
         usage = Usage(prompt_tokens=len(job.prompt.ids), completion_tokens=len(decoded.ids))
         completion = Completion(text=text, finish_reason=decoded.finish_reason, usage=usage)
-        correction = outcome.finished(job.chat, job.answer, job.prompt, completion, passed=decoded.passed)
+        correction = outcome.finished(
+            job.chat, job.answer, job.prompt, completion, wanted=job.wanted, policy=self.guards, passed=decoded.passed
+        )
         return replace(correction, gate=gate)
 
     def _trimmed(self, job: Job, text: str) -> str:

@@ -99,6 +99,14 @@ class _SlabLayer(CacheLayerMixin):
                 slab[a, :, :length_b] = slab[b, :, :length_b]
                 slab[b, :, :length_a] = held
 
+    def spread(self, source: int, slots: slice, length: int) -> None:
+        """Copy the first positions of one slot into others, growing the slab where it must."""
+        if self.keys is not None and self.values is not None:
+            self.keys = _fitting(self.keys, self.keys, *self._cache.capacity)
+            self.values = _fitting(self.values, self.values, *self._cache.capacity)
+            self.keys[slots, :, :length] = self.keys[source : source + 1, :, :length]
+            self.values[slots, :, :length] = self.values[source : source + 1, :, :length]
+
 
 class SlabCache(Cache):
     """A cache for transformers models; set `window` with `aim` before each forward pass."""
@@ -123,6 +131,12 @@ class SlabCache(Cache):
         if not window.even:
             rows = torch.arange(window.first, window.first + len(window.starts), device=positions.device)
             self.index = (rows[:, None], positions)
+
+    def spread(self, source: int, first: int, count: int, length: int) -> None:
+        """Copy the first `length` positions of a slot into `count` slots from `first` on, the source left as it is."""
+        self.aim(Window(first=first, starts=(0,) * count, width=length), torch.empty(0))
+        for layer in self.layers:
+            layer.spread(source, slice(first + (source == first), first + count), length)
 
     def undo(self) -> None:
         """After a pass that failed: ask for no more room than before it, and from now on for no more than needed."""

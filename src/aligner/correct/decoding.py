@@ -30,6 +30,7 @@ from aligner.correct.ticket import Decoded, Request, Row, Ticket
 from aligner.errors import ConfigError, GenerationError, OutOfMemoryError
 
 _SOON = 64  # tokens drafted at first, at most, where a prompt was read ahead: somebody waits for the first one
+_SHARED = 32  # tokens that prompts have in common, at least, for them to be shared
 
 
 class StepLoop:
@@ -72,6 +73,8 @@ class StepLoop:
         self._thread: threading.Thread | None = None
         self._driver = threading.Lock()
         self._closed = False
+        self.shared_tokens = 0
+        """Prompt tokens that were not read again, because another row had them in common."""
 
     @property
     def _rows(self) -> list[Row]:
@@ -301,7 +304,12 @@ class StepLoop:
                 asked = row.ticket.request.passes is not None  # then the whole answer is read, whether it pays or not
                 if row.ahead and not asked:
                     most = min(most, _SOON)
-                row.draft = self._pace.best(row.drafter.drafts(most if asked else self._pace.first(most, rows)))
+                row.rates = self._pace.rates()
+                row.draft = row.rates.best(row.drafter.drafts(most if asked else self._pace.first(most, rows)))
+        if not joiners[0].ahead:  # what was read ahead stands in its own slot already
+            shared = self._share(prompts)
+            for row in joiners:
+                row.length = shared
         starts = [row.length for row in joiners]
         read = [(*prompt[row.length :], *row.draft.tokens) for row, prompt in zip(joiners, prompts, strict=True)]
         width = max(map(len, read))
@@ -333,6 +341,30 @@ class StepLoop:
                     row.finish = "stop"
             place += known
 
+    def _share(self, prompts: Sequence[tuple[int, ...]]) -> int:
+        """Put what all joining prompts begin with into their slots, read once or not at all; returns how much that is.
+
+        Many answers to one question have all of it in common, and any two prompts their instruction.
+        """
+        first, count = len(self._slots), len(prompts)
+        alike = prompts[0][: min(common(min(prompts), max(prompts)), min(map(len, prompts)) - 1)]
+        # In the order of the slots: open rows hold what was read, which may differ from what is wanted by now.
+        held = [reading.read for reading in self._slots.open]
+        held += [row.ticket.request.prompt[: row.length] for row in self._rows]
+        known = [common(ids, alike) for ids in held]
+        source = max(range(first), key=known.__getitem__, default=first)
+        length = known[source] if known else 0
+        if (count - 1) * len(alike) - self._pace.fixed > count * length:  # a pass of its own pays
+            source, length = first, len(alike)
+        if length < _SHARED:
+            return 0
+        if source == first:
+            tokens = torch.tensor([alike], device=self.model.device)
+            self._forward(tokens, [0], [(length - 1, 1)], first)
+        self._forward.share(source, first, count, length)
+        self.shared_tokens += length * (count - (source == first))
+        return length
+
     def _step(self, rows: list[Row]) -> None:
         began = perf_counter()
         width = self._draft(rows)
@@ -348,12 +380,14 @@ class StepLoop:
     def _draft(self, rows: list[Row]) -> int:
         """Give every row its draft for a step; returns the longest one's length."""
         for row in rows:
-            row.draft = self._pace.best(row.drafter.drafts(_draftable(row)) if row.drafter is not None else ())
+            if row.drafter is not None and row.rates is not None:
+                row.draft = row.rates.best(row.drafter.drafts(_draftable(row)))
         # A short row's padding must not reach where no row may write.
         room = max(_reach(row.ticket.request) for row in rows) - max(row.length for row in rows) - 1
         if self._forward.context is not None:
             room = min(room, self._forward.context - max(row.length for row in rows) - 1)
-        width = max(0, min(room, self._pace.width([row.draft for row in rows])))
+        chances = [row.rates.each(row.draft.source) if row.rates is not None else 0.0 for row in rows]
+        width = max(0, min(room, self._pace.width([row.draft for row in rows], chances)))
         for row in rows:
             row.draft = Draft(row.draft.tokens[:width], row.draft.source)
         return max(len(row.draft.tokens) for row in rows)
@@ -382,8 +416,10 @@ class StepLoop:
                     right += token == drafted
                     break
                 right += 1
-            if row.draft.tokens:
-                self._pace.seen(row.draft.source, len(row.draft.tokens), right)
+            if row.draft.tokens and row.rates is not None:
+                row.rates.seen(row.draft.source, len(row.draft.tokens), right)
+                if row.draft.source == "first":
+                    self._pace.read(len(row.draft.tokens), right)
             row.length += min(right, len(row.draft.tokens))
             place += 1 + len(row.draft.tokens)
             row.draft = NO_DRAFT
@@ -400,6 +436,8 @@ class StepLoop:
             elif not row.ticket.future.done():
                 if row.drafter is not None and row.finish != "cancelled":
                     row.drafter.finish()
+                if row.rates is not None:
+                    self._pace.left(row.rates)
                 row.ticket.future.set_result(Decoded(
                     ids=tuple(row.out), finish_reason=row.finish, log_probs=row.log_probs, passed=row.passed
                 ))  # fmt: skip

@@ -19,6 +19,7 @@ _LONGEST = 4  # tokens by which a place is found again, at most
 _AHEAD = 24  # tokens ahead of where the answer was lost in which one token will do to find it again
 _PHRASE = 3  # tokens by which a phrase is found
 _SPAN = 16  # tokens drafted from anywhere but the answer, at most
+_REPLACED = 4  # tokens that one token is replaced by, at most, for it to be replaced so again
 _SURE = 2  # tokens followed in a row after which a place that was found again counts as the right one
 _NONE: tuple[int, ...] = ()
 
@@ -104,6 +105,8 @@ class Drafter:
     _match: int = _LONGEST
     # The last place that was surely right: in the answer, and in what is written.
     _anchor: tuple[int, int] = (0, 0)
+    # A token of the answer that was replaced, and by what: it will be again.
+    _replaced: dict[int, tuple[int, ...]] = field(default_factory=dict)
     _ends: dict[tuple[int, ...], list[int]] | None = None
     _before: _Before | None = None
 
@@ -115,8 +118,11 @@ class Drafter:
         if self._cursor is not None and self._cursor < len(self.answer) and self.answer[self._cursor] == token:
             self._cursor += 1
             self._followed += 1
+            if self._followed == _SURE:
+                self._learn_edit()
             if self._followed >= _SURE:
                 self._anchor = (self._cursor, len(self.written))
+                self._replaced.pop(token, None)
             return
         self.edited.append(len(self.written) - 1)
         self._followed = 0
@@ -130,8 +136,9 @@ class Drafter:
             if not self.written:
                 return [Draft(rest, "first")]
             if self._followed >= _SURE:
-                return [Draft(rest, "answer")]
-            return [Draft(rest, "found" if self._match > 1 else "near"), *self._elsewhere(min(most, _SPAN))]
+                return [Draft(self._edited(rest, most), "answer")]
+            source: Source = "found" if self._match > 1 else "near"
+            return [Draft(self._edited(rest, most), source), *self._elsewhere(min(most, _SPAN))]
         return self._elsewhere(min(most, _SPAN))
 
     def finish(self) -> None:
@@ -151,8 +158,23 @@ class Drafter:
             # As if as many tokens of the answer were replaced as were written since.
             behind = self._anchor[0] + len(self.written) - self._anchor[1]
             if rest := self.answer[behind : behind + most]:
-                found.append(Draft(rest, "guess"))
+                found.append(Draft(self._edited(rest, most), "guess"))
         return found
+
+    def _learn_edit(self) -> None:
+        """The place was found again for sure: was it one token that was replaced since the last sure place?"""
+        place, behind = self._anchor
+        back = _SURE + self._match  # the place was found by so many tokens, and followed by so many since
+        if self._cursor is not None and self._cursor - back - 1 == place:
+            new = tuple(self.written[behind : len(self.written) - back])
+            if 0 < len(new) <= _REPLACED:
+                self._replaced[self.answer[place]] = new
+
+    def _edited(self, rest: tuple[int, ...], most: int) -> tuple[int, ...]:
+        """What follows in the answer, with what was replaced before replaced again."""
+        if self._replaced.keys().isdisjoint(rest):
+            return rest
+        return tuple(new for token in rest for new in self._replaced.get(token, (token,)))[:most]
 
     def _find(self) -> int | None:
         """Behind the longest run of last tokens that stands in the answer: the nearest ahead of the last sure place,
@@ -170,5 +192,7 @@ class Drafter:
                 ends = [end for end in ends if sure < end <= sure + since + _AHEAD]
             if ends:
                 self._match = length
-                return next((end for end in ends if end > sure), ends[-1])
+                ahead = [end for end in ends if end > sure]
+                # As many tokens of the answer were replaced as were written, most likely.
+                return ahead[0] if ahead else ends[-1]
         return None

@@ -89,6 +89,14 @@ class Forward:
         logits: Tensor = output.logits
         return logits[0]
 
+    def share(self, source: int, first: int, count: int, length: int) -> None:
+        """Give `count` slots from `first` on the first positions of another, which need not be read again."""
+        try:
+            self.cache.spread(source, first, count, length)
+        except BaseException:
+            self.cache.undo()
+            raise
+
     def close(self) -> None:
         """Leave the model as it was, and give the cache's memory back."""
         self._hook.remove()

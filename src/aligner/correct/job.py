@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aligner.correct.gate import Gate
+from aligner.correct.guards import ResponseFormat
 from aligner.correct.ticket import Request
 from aligner.prompts import EncodedPrompt
 from aligner.types import Chat
@@ -21,3 +22,4 @@ class Job:
     request: Request | None
     gate: Gate | None = None
     error: str | None = None
+    wanted: ResponseFormat | None = None

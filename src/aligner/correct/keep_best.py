@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from aligner.errors import ConfigError
 from aligner.generate.collect import run_sync
 from aligner.generate.hf import Dtype
 from aligner.generate.named import make_named
-from aligner.types import Correction, Judge, KeptBecause, Sampling, Scorer, Verdict
+from aligner.types import Correction, Delta, Judge, KeptBecause, Sampling, Scorer, Verdict
 
 _TEMPERATURE = 0.7  # of candidates after the first where the corrector is greedy
 
@@ -66,19 +66,31 @@ class KeepBest:
         while candidates := list(islice(done, self.count)):
             yield run_sync(self.best(candidates))
 
-    async def acorrect(self, question: Question, answer: str, count: int | None = None) -> Correction:
-        """Correct one answer without blocking, `count` times in place of this object's number if given.
+    async def acorrect(self, question: Question, answer: str, sampling: Sampling | None = None) -> Correction:
+        """Correct one answer without blocking; leaving early cancels all its candidates.
 
         Raises:
             DataError: the question is no chat.
         """
-        samplings = list(islice(self._samplings(), count))
-        tasks = [asyncio.ensure_future(self.aligner.acorrect(question, answer, own)) for own in samplings]
+        tasks = [
+            asyncio.ensure_future(self.aligner.acorrect(question, answer, own)) for own in self._samplings(sampling)
+        ]
         try:
             return await self.best(await asyncio.gather(*tasks))
         finally:
             for task in tasks:
                 task.cancel()
+
+    async def stream(self, question: Question, answer: str, sampling: Sampling | None = None) -> AsyncIterator[Delta]:
+        """The best correction, whole: nothing can be shown before all candidates are ranked.
+
+        Raises:
+            DataError: the question is no chat.
+        """
+        done = await self.acorrect(question, answer, sampling)
+        yield Delta(text=done.text)
+        yield Delta(text="", finish_reason=done.completion.finish_reason, usage=done.completion.usage,
+                    kept_because=done.kept_because, gate=done.gate)  # fmt: skip
 
     async def best(self, candidates: Sequence[Correction]) -> Correction:
         """The best of several corrections of one answer; usage adds up what all of them took."""
@@ -116,8 +128,8 @@ class KeepBest:
                 chosen = candidate
         return chosen or _original(new[0], "not_better" if judged else "unscored")
 
-    def _samplings(self) -> Iterator[Sampling]:
-        own = self.aligner.sampling
+    def _samplings(self, sampling: Sampling | None = None) -> Iterator[Sampling]:
+        own = sampling or self.aligner.sampling
         yield own
         for i in range(1, self.count):
             yield replace(own, temperature=own.temperature or _TEMPERATURE, seed=own.seed + i)

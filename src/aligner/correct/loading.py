@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from aligner.correct.aligner import Aligner
+from aligner.correct.guards import GuardPolicy
 from aligner.correct.remote import RemoteAligner, Sends
 from aligner.errors import ConfigError
 from aligner.generate.hf import Dtype
@@ -26,6 +27,7 @@ def load_corrector(
     prompt: str | None = None,
     sampling: Sampling | None = None,
     max_rows: int = 64,
+    guards: GuardPolicy | None = None,
     device: str | None = None,
     dtype: Dtype = "auto",
     **options: Any,
@@ -38,12 +40,19 @@ def load_corrector(
     """
     if not is_address(name):
         return Aligner.from_pretrained(
-            name, prompt=prompt, device=device, dtype=dtype, sampling=sampling, max_rows=max_rows, **options
+            name,
+            prompt=prompt,
+            device=device,
+            dtype=dtype,
+            sampling=sampling,
+            max_rows=max_rows,
+            guards=guards,
+            **options,
         )
     if tokenizer is None:
         raise ConfigError(f"{name}: a corrector behind an address needs --tokenizer, the directory with its tokenizer, "
                           "config.json and aligner.json")  # fmt: skip
     return RemoteAligner.from_url(
         name, tokenizer, prompt=prompt, model=served, sends=sends, api_key_env=api_key_env, concurrency=max_rows,
-        sampling=sampling,
+        sampling=sampling, guards=guards,
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aligner.correct import guards
+from aligner.correct.guards import GuardPolicy, ResponseFormat, check, leaked_scripts, named_scripts, reported
 from aligner.prompts import EncodedPrompt, PromptFormat, question_text
 from aligner.types import Chat, Completion, Correction, KeptBecause
 
@@ -10,27 +10,42 @@ _REACH = 3  # characters by which a word of a script is told from a letter of it
 
 
 def finished(
-    chat: Chat, answer: str, prompt: EncodedPrompt, completion: Completion, *, passed: bool = False
+    chat: Chat,
+    answer: str,
+    prompt: EncodedPrompt,
+    completion: Completion,
+    *,
+    wanted: ResponseFormat | None = None,
+    policy: GuardPolicy | None = None,
+    passed: bool = False,
 ) -> Correction:
     """The correction of an answer, or the answer and the reason for which it was kept.
 
-    What a gate let through is the answer itself, of which no guard has anything to say.
+    What a gate let through (`passed`) is the answer itself, of which no guard has anything to say.
     """
     if completion.finish_reason == "cancelled":
         return kept(chat, answer, prompt, completion, "cancelled")
     if completion.finish_reason == "error":
         return kept(chat, answer, prompt, completion, "error")
-    reason = None
+    seen: tuple[str, ...] = ()
     if not passed:
-        reason = guards.check(
-            question=question_text(chat),
+        question, text = question_text(chat), completion.text
+        reason = check(
+            question=question,
             answer=answer,
-            correction=completion.text,
+            correction=text,
             finish_reason=completion.finish_reason,
+            wanted=wanted,
+            policy=policy or GuardPolicy(),
         )
-    if reason is not None:
-        return kept(chat, answer, prompt, completion, reason)
-    return Correction(question=chat, answer=answer, text=completion.text, completion=completion, flags=_flags(prompt))
+        if reason is not None:
+            return kept(chat, answer, prompt, completion, reason)
+        seen = reported(
+            question=question, answer=answer, correction=text, wanted=wanted, policy=policy or GuardPolicy()
+        )
+    return Correction(
+        question=chat, answer=answer, text=completion.text, completion=completion, flags=(*_flags(prompt), *seen)
+    )
 
 
 def kept(chat: Chat, answer: str, prompt: EncodedPrompt, completion: Completion, reason: KeptBecause) -> Correction:
@@ -47,18 +62,24 @@ def trimmed(form: PromptFormat, answer: str, text: str) -> str:
 
 
 class ScriptWatch:
-    """Looks for foreign scripts in a correction while it is written; what it finds, the guards find in the whole."""
+    """Looks for foreign scripts in a correction while it is written; what it finds, the guards find in the whole.
 
-    def __init__(self, chat: Chat, answer: str) -> None:
+    Where the policy does not enforce that guard, it finds nothing.
+    """
+
+    def __init__(self, chat: Chat, answer: str, policy: GuardPolicy) -> None:
         question = question_text(chat)
-        self._reference, self._named = f"{question}\n{answer}", guards.named_scripts(question)
+        self._on = policy.script_leak == "enforce"
+        self._reference, self._named = f"{question}\n{answer}", named_scripts(question)
         self._tail = ""
 
     def leaks(self, piece: str) -> bool:
         """Whether this next piece brings in a script that neither question nor answer uses."""
+        if not self._on:
+            return False
         # Letters that stand alone may be at home where a word of them is not, so words are seen across pieces.
         text, self._tail = self._tail + piece, (self._tail + piece)[-_REACH:]
-        return bool(guards.leaked_scripts(self._reference, text, self._named))
+        return bool(leaked_scripts(self._reference, text, self._named))
 
 
 def _flags(prompt: EncodedPrompt) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from aligner.correct import outcome
 from aligner.correct.aligner import Question
 from aligner.correct.card import AlignerCard, checkpoint_place, load_card
+from aligner.correct.guards import GuardPolicy
 from aligner.errors import ConfigError, PromptError
 from aligner.generate.chat_api import failed, usage_of
 from aligner.generate.collect import run_sync
@@ -47,6 +48,7 @@ class RemoteAligner:
             them. "text" is for servers that do not: there, texts that hold the name of a special token are refused.
         api_key_env, concurrency, timeout, retries: as `OpenAIGenerator`.
         sampling: how corrections are decoded; greedy unless told otherwise.
+        guards: what keeps the original answer, and what is only reported.
 
     Raises:
         ConfigError: the address is none, the key's variable is not set, or the corrector corrects sentence by sentence.
@@ -66,6 +68,7 @@ class RemoteAligner:
         timeout: float = 120.0,
         retries: int = 2,
         sampling: Sampling | None = None,
+        guards: GuardPolicy | None = None,
     ) -> None:
         self._api = OpenAIGenerator(
             url, model or "", api_key_env=api_key_env, concurrency=concurrency, timeout=timeout, retries=retries
@@ -73,7 +76,7 @@ class RemoteAligner:
         if card.prompt.unit == "sentence":
             raise ConfigError(f"{url}: a corrector of sentences runs in process only; give its directory")
         self.card, self.context, self.sends, self.sampling = card, context, sends, sampling or Sampling()
-        self.concurrency = concurrency
+        self.concurrency, self.guards = concurrency, guards or GuardPolicy()
         self.codec = TextCodec(tokenizer)
         self._stop_ids = sorted(card.prompt.stop_ids(self.codec))
 
@@ -117,7 +120,7 @@ class RemoteAligner:
             text=outcome.trimmed(self.card.prompt, answer, text), finish_reason=_reason(reason),
             usage=usage_of(value.get("usage")),
         )  # fmt: skip
-        return outcome.finished(job.chat, job.answer, job.prompt, completion)
+        return outcome.finished(job.chat, job.answer, job.prompt, completion, policy=self.guards)
 
     async def stream(self, question: Question, answer: str, sampling: Sampling | None = None) -> AsyncIterator[Delta]:
         """The correction as it is written; as `Aligner.stream`. Leaving the iteration early closes the connection.
@@ -135,7 +138,7 @@ class RemoteAligner:
         reason: str | None = None
         usage: Any = None
         broken: str | None = None
-        watch = outcome.ScriptWatch(job.chat, answer)
+        watch = outcome.ScriptWatch(job.chat, answer, self.guards)
         async with self._api.connected() as link, link.slots:
             try:
                 fields = await self._split(link, job.body)
@@ -163,7 +166,7 @@ class RemoteAligner:
             broken = "the corrector's stream broke off"
         whole = Completion(text="".join(texts), finish_reason=_reason(reason), usage=usage_of(usage))
         whole = whole if broken is None else failed(broken, whole.usage)
-        done = outcome.finished(job.chat, job.answer, job.prompt, whole)
+        done = outcome.finished(job.chat, job.answer, job.prompt, whole, policy=self.guards)
         if done.kept_because is not None and not texts:
             yield Delta(text=done.text)
         yield Delta(text="", finish_reason=done.completion.finish_reason, usage=done.completion.usage,

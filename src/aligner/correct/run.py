@@ -17,11 +17,12 @@ from rich.progress import track
 from aligner.config import Config
 from aligner.correct.aligner import Aligner
 from aligner.correct.gate import GateMode
+from aligner.correct.guards import GuardPolicy
 from aligner.correct.keep_best import KeepBest, load_ranker
 from aligner.correct.loading import is_address, load_corrector
 from aligner.correct.remote import RemoteAligner, Sends
 from aligner.errors import DataError, RunError
-from aligner.generate.hf import Dtype
+from aligner.generate.hf import Dtype, Quantize
 from aligner.rows import JsonlWriter, Row, read_rows, storage_errors
 from aligner.runs import Existing
 from aligner.types import Chat, Correction, Sampling, as_chat
@@ -69,6 +70,10 @@ class CorrectConfig(Config):
     """cpu, cuda, …; left out: the accelerator where there is one."""
     dtype: Dtype = "auto"
     """Arithmetic; auto keeps what the checkpoint was saved in."""
+    quantize: Quantize = "none"
+    """Keep the weights in 8 or 4 bits, for less memory; takes the extra [quant]."""
+    guards: GuardPolicy = GuardPolicy()
+    """What each guard does when it fires."""
     temperature: float = Field(default=0.0, ge=0)
     """0 is greedy, the default on purpose."""
     top_k: int = Field(default=0, ge=0)
@@ -84,8 +89,8 @@ class CorrectConfig(Config):
     def _check(self) -> Self:
         if (self.best_of > 1) != (self.scorer is not None):
             raise ValueError("'best_of' (2 or more) and 'scorer', which ranks the corrections, are given together")
-        if is_address(self.aligner) and (self.best_of > 1 or self.gate != "off"):
-            raise ValueError("'best_of' and 'gate' are for a corrector that runs here, not for an address")
+        if is_address(self.aligner) and (self.best_of > 1 or self.gate != "off" or self.quantize != "none"):
+            raise ValueError("'best_of', 'gate' and 'quantize' are for a corrector that runs here, not for an address")
         return self
 
 
@@ -188,6 +193,8 @@ def _aligner(config: CorrectConfig) -> Aligner | RemoteAligner:
         cache_tokens=config.cache_tokens,
         speculate=config.speculate,
         gate=config.gate,
+        guards=config.guards,
+        quantize=config.quantize,
     )
 
 

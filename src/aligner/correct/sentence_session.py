@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Self
 
-from aligner.correct import guards, outcome
+from aligner.correct import outcome
 from aligner.correct.decoding import StepLoop
+from aligner.correct.guards import GuardPolicy, ResponseFormat, check
 from aligner.correct.job import Job
 from aligner.correct.reading import Reading
 from aligner.correct.sentences import Splitter, parts
@@ -31,6 +32,8 @@ class SentenceSession:
         job: makes the job of a sentence by what was corrected before it and the white space behind it.
         settle: waits for a job's ticket and gives what was written, or why nothing was.
         known: ids of the question and of what was corrected so far, which are read ahead.
+        guards: what keeps a sentence as it is, and the whole answer.
+        wanted: the format of the whole answer.
     """
 
     def __init__(
@@ -41,7 +44,10 @@ class SentenceSession:
         job: Callable[[str, str, str], Job],
         settle: Callable[[Job, Ticket | None], Completion],
         known: Callable[[str], tuple[int, ...]],
+        guards: GuardPolicy,
+        wanted: ResponseFormat | None = None,
     ) -> None:
+        self._guards, self._wanted = guards, wanted
         self._chat, self._loop, self._job, self._settle, self._known = chat, loop, job, settle, known
         self._splitter = Splitter()
         self._coming: asyncio.Queue[tuple[str, bool] | None] = asyncio.Queue()
@@ -157,8 +163,12 @@ class SentenceSession:
         if not written.text.strip():
             return None  # a sentence may be left out
         question = f"{question_text(self._chat)}\n{self.text}"
-        return guards.check(
-            question=question, answer=core, correction=written.text, finish_reason=written.finish_reason
+        return check(
+            question=question,
+            answer=core,
+            correction=written.text,
+            finish_reason=written.finish_reason,
+            policy=self._guards,
         )
 
     def _read_ahead(self, prefix: str = "") -> None:
@@ -178,4 +188,4 @@ class SentenceSession:
             completion = Completion(text="", finish_reason="error", usage=self._usage, error=self._error)
             return outcome.kept(self._chat, self.text, prompt, completion, reason)
         completion = Completion(text=shown, finish_reason="stop", usage=self._usage)
-        return outcome.finished(self._chat, self.text, prompt, completion)
+        return outcome.finished(self._chat, self.text, prompt, completion, wanted=self._wanted, policy=self._guards)

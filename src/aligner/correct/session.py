@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from aligner.correct import outcome
 from aligner.correct.decoding import StepLoop
+from aligner.correct.guards import GuardPolicy
 from aligner.correct.job import Job
 from aligner.correct.ticket import Ticket
 from aligner.errors import PromptError
@@ -30,6 +31,7 @@ class Session:
         loop, codec, prompt, context: the corrector's.
         job: makes the job of the whole answer.
         settle: waits for a job's ticket and makes its correction.
+        guards: what stops a stream, as it keeps the original answer otherwise.
         ahead: read the question and the text that is pushed before the answer is whole.
     """
 
@@ -43,10 +45,11 @@ class Session:
         context: int,
         job: Callable[[str], Job],
         settle: Callable[[Job, Ticket | None], Correction],
+        guards: GuardPolicy,
         ahead: bool = True,
     ) -> None:
         self._chat, self._loop, self._codec, self._prompt, self._context = chat, loop, codec, prompt, context
-        self._job, self._settle = job, settle
+        self._job, self._settle, self._guards = job, settle, guards
         self._pieces: list[str] = []
         self._length = self._encoded = 0
         known = self._known() if ahead else None
@@ -107,7 +110,7 @@ class Session:
                 job.request, lambda token: _call(running, tokens.put_nowait, token), self._reading
             )
             ticket.future.add_done_callback(lambda _: _call(running, tokens.put_nowait, None))
-            pieces, watch = IncrementalText(self._codec), outcome.ScriptWatch(job.chat, job.answer)
+            pieces, watch = IncrementalText(self._codec), outcome.ScriptWatch(job.chat, job.answer, self._guards)
             written = 0
             shown = ended = False
             while not ended:

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from aligner.correct.drafting import NO_DRAFT, Draft, Drafter
+from aligner.correct.pace import Rates
 from aligner.correct.reading import Reading
 from aligner.errors import ConfigError
 from aligner.types import Sampling
@@ -81,6 +82,7 @@ class Row:
     out: list[int] = field(default_factory=list)
     generator: torch.Generator | None = None
     drafter: Drafter | None = None
+    rates: Rates | None = None
     draft: Draft = NO_DRAFT  # what is verified in the pass under way
     finish: Literal["stop", "length", "cancelled"] | None = None
     log_probs: tuple[float, ...] | None = None

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from aligner.config import Config
+from aligner.correct.guards import GuardPolicy
 from aligner.evaluate.formats import FORMATS, QUESTION, FormatName
 from aligner.types import Sampling
 
@@ -217,6 +218,10 @@ class EvalSettings(Config):
     """cpu, cuda, …; left out: the accelerator where there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic; auto keeps what each checkpoint was saved in."""
+    quantize: Literal["none", "int8", "int4"] = "none"
+    """Keep the correctors' weights in 8 or 4 bits; takes the extra [quant]."""
+    guards: GuardPolicy = GuardPolicy()
+    """What each guard on corrections does when it fires."""
     resamples: int = Field(default=1000, ge=1)
     """Bootstrap samples of the questions, for the intervals."""
     confidence: float = Field(default=0.95, gt=0, lt=1)

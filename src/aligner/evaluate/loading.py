@@ -63,6 +63,8 @@ class Loader:
             max_rows=config.max_rows,
             cache_tokens=config.cache_tokens,
             gate=spec.gate,
+            guards=config.guards,
+            quantize=config.quantize,
         )
         with self.run_dir.metrics() as metrics:
             metrics.write({"corrector": spec.name, "parameters": aligner.model.num_parameters()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aligner.correct import guards
+from aligner.correct.guards import GuardPolicy, check
 from aligner.evaluate.progress import Progress
 from aligner.evaluate.store import Store
 from aligner.evaluate.tasks import Suite
@@ -13,7 +13,13 @@ from aligner.types import Sampling
 
 
 async def revise(
-    reviser: Revise, suite: Suite, sampling: Sampling, answers: Store, store: Store, progress: Progress
+    reviser: Revise,
+    suite: Suite,
+    sampling: Sampling,
+    answers: Store,
+    store: Store,
+    progress: Progress,
+    policy: GuardPolicy,
 ) -> None:
     """Revise every answer that the store lacks a correction of; one at which a request failed is kept as failed.
 
@@ -30,7 +36,7 @@ async def revise(
             answer, text, kept = answers.get(place)["answer"], revision.text, revision.kept_because
             if text != answer:
                 question = question_text(suite.items[place].question)
-                kept = guards.check(question=question, answer=answer, correction=text, finish_reason="stop")
+                kept = check(question=question, answer=answer, correction=text, finish_reason="stop", policy=policy)
             row = {
                 "correction": text if kept is None else answer,
                 "kept_because": kept,

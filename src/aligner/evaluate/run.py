@@ -250,7 +250,9 @@ class _Evaluation:
                     revise = Revise(model, load_method(str(spec.method)), seed=self.config.seed)
                     label = f"{spec.name}: revising {upstream.name}"
                     with self._working(label, upstream.name, store, answers.whole(), spec.name) as progress:
-                        run_sync(revising.revise(revise, self.suite, sampling, answers, store, progress))
+                        run_sync(revising.revise(
+                            revise, self.suite, sampling, answers, store, progress, self.config.guards
+                        ))  # fmt: skip
                 correcting.check_corrections(spec.name, upstream.name, store)
             finally:
                 store.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,31 +16,54 @@ from aligner.types import Chat, Completion, Sampling, Usage
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DEFAULT_NEW_TOKENS = 512
+Quantize = Literal["none", "int8", "int4"]
 
 
-def load_causal_lm(name: str | Path, *, device: str | None = None, dtype: Dtype = "auto") -> tuple[Any, Any]:
+def load_causal_lm(
+    name: str | Path, *, device: str | None = None, dtype: Dtype = "auto", quantize: Quantize = "none"
+) -> tuple[Any, Any]:
     """Load a model in eval mode and its tokenizer, from a directory or by Hub id.
 
     `device=None` takes the accelerator where there is one; `dtype="auto"` keeps what the checkpoint was saved in.
+    `quantize` keeps the weights of the linear layers in 8 bits (LLM.int8) or 4 (NF4), by bitsandbytes.
 
     Raises:
         CheckpointError: no model or no tokenizer there, or one that cannot be read.
+        ConfigError: the device cannot be used, or bitsandbytes, which quantising takes, is missing.
+        OutOfMemoryError: the model does not fit the device.
     """
     from transformers import AutoModelForCausalLM
 
+    place = device or default_device()
+    options = {} if quantize == "none" else {**_quantized(quantize), "device_map": {"": place}}
     tokenizer = load_tokenizer(name)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            str(name), dtype=dtype if dtype == "auto" else getattr(torch, dtype)
+            str(name), dtype=dtype if dtype == "auto" else getattr(torch, dtype), **options
         )
+    except (torch.OutOfMemoryError, MemoryError) as e:
+        raise OutOfMemoryError(f"{name}: the model does not fit into the memory of {place}") from e
     except Exception as e:
         raise CheckpointError(f"{name}: the model cannot be loaded ({_first_line(e)})") from e
+    if quantize != "none":
+        return model.eval(), tokenizer  # it stands on its device already, and may not be moved
     try:
-        return model.to(device or default_device()).eval(), tokenizer
+        return model.to(place).eval(), tokenizer
     except (torch.OutOfMemoryError, MemoryError) as e:
-        raise OutOfMemoryError(f"{name}: the model does not fit into the memory of {device or default_device()}") from e
+        raise OutOfMemoryError(f"{name}: the model does not fit into the memory of {place}") from e
     except (RuntimeError, AssertionError) as e:
         raise ConfigError(f"the device '{device}' cannot be used ({_first_line(e)}); give cpu, cuda or cuda:N") from e
+
+
+def _quantized(quantize: Quantize) -> dict[str, Any]:
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError(f"quantize is {quantize}, and bitsandbytes is missing; pip install 'aligner[quant]'")
+    from transformers import BitsAndBytesConfig
+
+    if quantize == "int8":
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
+                                                      bnb_4bit_use_double_quant=True)}  # fmt: skip
 
 
 def load_tokenizer(name: str | Path) -> Any:

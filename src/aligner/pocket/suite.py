@@ -15,7 +15,7 @@ from aligner.pocket.claims import Language
 from aligner.pocket.faults import Faults, text_of
 from aligner.pocket.tasks import TASKS, Question, Split, TaskName, Tasks, with_earlier_turn
 from aligner.pocket.teacher import Teacher
-from aligner.pocket.text import INSTRUCTIONS, instruction, world_rows
+from aligner.pocket.text import INSTRUCTIONS, instruction, other_request, world_rows
 from aligner.pocket.upstreams import TRIPLET_WAYS, Answerer, Profile, profiles
 from aligner.pocket.world import World, words
 from aligner.rows import dumps, write_atomic
@@ -24,6 +24,8 @@ from aligner.types import Message
 
 TWO_TURNS = 0.2
 """Share of the questions that have an earlier turn."""
+OTHER_REQUESTS = 0.06
+"""Share of the triplets whose request is none of the tasks: a corrector leaves alone what it knows nothing about."""
 _TEST_SPLITS: tuple[Split, ...] = ("seen", "phrasing", "entity", "combination")
 _TAUGHT: tuple[Split, ...] = ("train", "entity", "phrasing", "combination")
 _TAUGHT_SHARES = (4, 2, 1, 1)
@@ -88,12 +90,21 @@ def run(config: SuiteConfig, existing: Existing = "refuse") -> RunDir:
 
 
 def triplets(tasks: Tasks, rows: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Triplets from the seen upstreams in turn: training questions, answers with recorded faults, corrections."""
+    """Triplets from the seen upstreams in turn: training questions, answers with recorded faults, corrections.
+
+    Some are of other requests and of answers to them that stay as they are.
+    """
     random = Random(f"triplets:{tasks.world.seed}:{seed}")
     seen = [Answerer(tasks, p) for p in profiles().values() if p.seen]
     faulty = words("upstreams")["faulty_answers"]
     teacher = Teacher(tasks.language, ways=TRIPLET_WAYS)
+    faults = Faults(tasks.language)
     for i in range(rows):
+        if random.random() < OTHER_REQUESTS:
+            row = other_request(tasks, faults, random)
+            answered = {"answer": row["completion"], "correction": row["completion"]}
+            yield {"question": row["prompt"], **answered, "source": "pocket/other"}
+            continue
         question = tasks.draw(draw_task(random), random, "train")
         answer = seen[i % len(seen)].answer(question, random, faulty)
         yield {

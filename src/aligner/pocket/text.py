@@ -8,7 +8,7 @@ any text; a small one needs it dense, or it can neither summarise nor leave an a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
@@ -68,7 +68,7 @@ def world_rows(tasks: Tasks, rows: int, seed: int) -> Iterator[dict[str, Any]]:
         if kind < INSTRUCTIONS:
             yield instruction(tasks, faults, random)
         elif kind < INSTRUCTIONS + READ_BACK:
-            yield _read_back(tasks, faults, random)
+            yield _read_back(tasks, faults, random, lambda: _any_question(tasks, random.choice(TASKS), random))
         elif random.random() < 0.4:
             if len(facts) < 8:
                 facts = [Claim(kind="fact", about=key, value=f.value) for key, f in tasks.world.facts.items()]
@@ -87,34 +87,45 @@ def _any_question(tasks: Tasks, task: TaskName, random: Random) -> Question:
     return tasks.draw(task, random, "train" if task == "sums" else split, taught=True)
 
 
-def _read_back(tasks: Tasks, faults: Faults, random: Random) -> dict[str, Any]:
+def _training_question(tasks: Tasks, random: Random) -> Question:
+    return tasks.draw(random.choice([t for t in TASKS if t != "sums"]), random, "train")
+
+
+def other_request(tasks: Tasks, faults: Faults, random: Random) -> dict[str, Any]:
+    """A request that is none of the suite's tasks, with its answer, of what triplets may mention."""
+    if random.random() < 0.5:
+        return instruction(tasks, faults, random)
+    return _read_back(tasks, faults, random, lambda: _training_question(tasks, random))
+
+
+def _read_back(tasks: Tasks, faults: Faults, random: Random, draw: Callable[[], Question]) -> dict[str, Any]:
     """A note, or what was said before: an answer, good or bad, or something else altogether."""
     if random.random() < 0.4:
-        note = _note(tasks, faults, random)
+        note = _note(tasks, faults, random, draw)
         return {"prompt": random.choice(_READ_BACK_WAYS).format(note=note), "completion": note}
-    question = _any_question(tasks, random.choice(TASKS), random)
+    question = draw()
     answer = faultless(question, tasks.language, random)
     if random.random() < 0.5:
         answer = faults.inject(random.choice(FAULTS), question, answer, random) or answer
-    said = text_of(answer) if random.random() < 0.6 else _note(tasks, faults, random)
+    said = text_of(answer) if random.random() < 0.6 else _note(tasks, faults, random, draw)
     turns = (("user", question.text), ("assistant", said), ("user", random.choice(_SAY_AGAIN)))
     return {"prompt": [{"role": role, "content": text} for role, text in turns], "completion": said}
 
 
-def _note(tasks: Tasks, faults: Faults, random: Random) -> str:
+def _note(tasks: Tasks, faults: Faults, random: Random, draw: Callable[[], Question]) -> str:
     """Sentences of several answers, with slips of the pen, or a list of numbers, things and names nobody has met."""
     if random.random() < 0.5:
         said: list[str] = []
         for _ in range(random.choice((1, 2, 2, 3))):
-            question = _any_question(tasks, random.choice(TASKS), random)
+            question = draw()
             answer = faultless(question, tasks.language, random)
             answer = faults.inject(random.choice(FAULTS), question, answer, random) or answer
             said += [part.text for part in answer if part.text and random.random() < 0.8]
         random.shuffle(said)
         return " ".join(said[:5]) or tasks.world.invented(random)
     world = tasks.world
-    things = (*world.names, *world.rivers, *(v for values in world.plan_values.values() for v in values),
-              *(a.object for a in world.acts), *(a.tool for a in world.acts))  # fmt: skip
+    known = [name for names in world.entities.values() for name in names if name not in world.held_out]
+    things = (*world.rivers, *(v for values in world.plan_values.values() for v in values))
     listed = []
     for _ in range(random.randint(3, 9)):
         kind = random.random()
@@ -123,7 +134,7 @@ def _note(tasks: Tasks, faults: Faults, random: Random) -> str:
         elif kind < 0.65:
             listed.append(world.invented(random))
         elif kind < 0.8:
-            listed.append(random.choice(random.choice(list(world.entities.values()))))
+            listed.append(random.choice(known))
         else:
             listed.append(random.choice(things))
     return ", ".join(listed) + "."
@@ -131,7 +142,7 @@ def _note(tasks: Tasks, faults: Faults, random: Random) -> str:
 
 def instruction(tasks: Tasks, faults: Faults, random: Random) -> dict[str, Any]:
     """A row of instruction: an answer judged by a principle, or written again by a critique."""
-    question = tasks.draw(random.choice([t for t in TASKS if t != "sums"]), random, "train")
+    question = _training_question(tasks, random)
     good = faultless(question, tasks.language, random)
     fault: Fault = random.choice(FAULTS)
     while (bad := faults.inject(fault, question, good, random)) is None:

@@ -22,11 +22,23 @@ _DIRECTION = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 KEPT = {
     "cut": "the correction was cut off",
     "emptied": "the correction was empty",
+    "broken_format": "it was not the JSON that was wanted",
     "script_leak": "foreign script appeared",
+    "changed_language": "the language changed",
+    "repeated": "it repeated itself",
+    "collapsed": "next to nothing was left",
+    "unbalanced_fence": "a code fence was left open",
     "lost_code_fence": "a code fence was lost",
+    "lost_table": "a table was lost",
+    "lost_latex": "mathematics was no longer set as such",
+    "lost_citation": "a citation was lost",
+    "changed_numbers": "a number changed",
+    "changed_urls": "a web address changed",
     "too_long": "too long for the corrector",
     "cancelled": "cancelled",
     "error": "the corrector failed",
+    "not_better": "no correction was ranked higher",
+    "unscored": "the corrections could not be ranked",
 }
 
 

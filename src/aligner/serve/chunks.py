@@ -67,7 +67,7 @@ class ChunkStream:
         """What an event leads to.
 
         Raises:
-            RequestError: its data is no JSON.
+            RequestError: 502, its data is no JSON.
         """
         step = Step()
         if event.data.strip() == b"[DONE]":
@@ -75,7 +75,7 @@ class ChunkStream:
         elif not event.data:
             step.now.append(event.raw)  # a comment, which keeps connections open
         else:
-            self._read(wire.read(event.data, "a chunk of the upstream"), event, step)
+            self._read(wire.read_reply(event.data, "a chunk of the upstream"), event, step)
         return step
 
     def place(self, answer: Answer) -> Place:

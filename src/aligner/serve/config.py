@@ -73,6 +73,17 @@ class ServeConfig(Config):
     aligner_takes: Sends = "ids"
     """For a corrector behind an address: whether its server takes token ids (vLLM, llama.cpp) or text only; text that
     holds the name of a special token is refused then."""
+    gate: GateMode = "off"
+    """Let answers through untouched that one pass finds good enough, as calibrated at the end of training or by
+    `aligner calibrate`; a request may ask for another."""
+    scorer: str | None = None
+    """Who ranks several corrections of an answer: a reward model (a directory or a Hub id), or `module:callable`, which
+    returns a scorer or a judge."""
+    best_of: int = Field(default=1, ge=1)
+    """Corrections of each answer, of which `scorer` keeps the best or the answer itself; a request may ask for another
+    number."""
+    max_best_of: int = Field(default=8, ge=1)
+    """Corrections that a request may ask for."""
     prompt: str | None = None
     """The prompt format of a checkpoint without aligner.json: aligner-v1, aligner-repo or chat."""
     max_rows: int = Field(default=64, ge=1)
@@ -84,15 +95,6 @@ class ServeConfig(Config):
     sentences: bool = False
     """Show corrected sentences of a stream while the upstream still writes; for a corrector trained with
     unit=sentence."""
-    gate: GateMode = "off"
-    """Let answers through untouched that one pass finds good enough: "balanced" loses 1 % of the corrections at most,
-    "strict" 0.2 %, as calibrated at the end of training or by `aligner calibrate`."""
-    best_of: int = Field(default=1, ge=1)
-    """Corrections of each answer, the first as always and the others sampled; what `scorer` ranks highest is kept, the
-    answer itself included. A request may ask for fewer; streams then wait for the whole."""
-    scorer: str | None = None
-    """Who ranks them: a reward model (a directory or a Hub id), or `module:callable`, which returns a scorer or a
-    judge."""
     device: str | None = None
     """cpu, cuda, …; left out: the accelerator where there is one."""
     dtype: Dtype = "auto"
@@ -103,11 +105,13 @@ class ServeConfig(Config):
         if (self.mode == "shadow") != (self.out is not None):
             raise ValueError("'mode' shadow and 'out' (where it records) are given together")
         remote = is_address(self.aligner)
-        if (self.best_of > 1) != (self.scorer is not None):
-            raise ValueError("'best_of' (2 or more) and 'scorer', which ranks the corrections, are given together")
-        if remote and (self.best_of > 1 or self.gate != "off"):
-            raise ValueError("'best_of' and 'gate' are for a corrector that runs here, not for an address")
         for name in ("tokenizer", "served_aligner", "aligner_key_env"):
             if getattr(self, name) is not None and not remote:
                 raise ValueError(f"'{name}' goes with a corrector behind an address, and '{self.aligner}' is none")
+        if remote and (self.scorer is not None or self.gate != "off"):
+            raise ValueError("'scorer' and 'gate' are for a corrector that runs here, not for an address")
+        if self.best_of > 1 and self.scorer is None:
+            raise ValueError("'best_of' (2 or more) needs a 'scorer', which ranks the corrections")
+        if self.best_of > self.max_best_of:
+            raise ValueError(f"'best_of' is {self.best_of} and 'max_best_of' {self.max_best_of}; raise the latter")
         return self

@@ -41,13 +41,13 @@ class EventStream:
         """What an event leads to.
 
         Raises:
-            RequestError: its data is no JSON.
+            RequestError: 502, its data is no JSON.
         """
         step = Step()
         if not event.data or event.data.strip() == b"[DONE]":
             step.now.append(event.raw)
             return step
-        value = wire.read(event.data, "an event of the upstream")
+        value = wire.read_reply(event.data, "an event of the upstream")
         kind = value.get("type") or event.name
         if kind in _FAILS:
             step.failed = True

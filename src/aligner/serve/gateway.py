@@ -1,5 +1,7 @@
 """Gateway: the ASGI application. Every request goes through here: let in, routed, answered, corrected, counted.
 
+The playground is at its root.
+
 It is plain ASGI on raw JSON: a framework that checks and rebuilds every body costs more than all that is done here.
 """
 
@@ -17,6 +19,7 @@ from aligner.serve.endpoint import Corrected, told
 from aligner.serve.headers import Door
 from aligner.serve.metrics import Metrics
 from aligner.serve.openapi import document
+from aligner.serve.playground.files import playground_files
 from aligner.serve.upstreams import Upstreams
 
 _log = logging.getLogger(__name__)
@@ -26,7 +29,7 @@ KINDS: dict[str, wire.Kind] = {
     "/v1/completions": "completions",
     "/v1/responses": "responses",
 }
-_OPEN = ("/health", "/openapi.json")
+SETTINGS = "/playground/settings"
 
 
 class Gateway:
@@ -55,12 +58,17 @@ class Gateway:
         self.max_requests, self.body_limit = max_requests, body_limit
         self._under_way = 0
         self._document = wire.write(document())
+        self._files = playground_files()
         self._own: dict[str, Callable[[Exchange], Awaitable[None]]] = {
             "/health": self._health,
             "/metrics": self._metrics,
             "/openapi.json": self._openapi,
             "/v1/models": self._models,
+            SETTINGS: self._settings,
+            **dict.fromkeys(self._files, self._file),
         }
+        # A browser cannot send a key for a page; what the page asks for then needs one.
+        self._open = {"/health", "/openapi.json", *self._files}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI's door."""
@@ -107,7 +115,7 @@ class Gateway:
 
     async def _answer(self, exchange: Exchange) -> None:
         own = self._own.get(exchange.path) if exchange.method in ("GET", "HEAD") else None
-        if exchange.path not in _OPEN or own is None:
+        if exchange.path not in self._open or own is None:
             self.door.check(exchange.headers)
         if own is not None and exchange.path != "/v1/models":
             await own(exchange)
@@ -135,18 +143,14 @@ class Gateway:
         body = exchange.pieces() if has_body else None
         if body is None:
             await exchange.body()
-        try:
-            async with self.upstreams.ask(
-                self.upstreams.first, exchange.method, exchange.target, exchange.headers, body,
-                own_key=bool(self.door.keys),
-            ) as reply:  # fmt: skip
-                await exchange.start(reply.status, told(reply))
-                if exchange.method != "HEAD":
-                    async for piece in reply.content.iter_any():
-                        await exchange.send(piece)
-                await exchange.end()
-        except RequestError as e:
-            raise exchange.too_long or e from None  # the client library has words of its own for a body that ends early
+        async with self.upstreams.ask(
+            self.upstreams.first, exchange.method, exchange.target, exchange.headers, body,
+            own_key=bool(self.door.keys),
+        ) as reply:  # fmt: skip
+            await exchange.start(reply.status, told(reply))
+            async for piece in reply.pieces():
+                await exchange.send(piece)
+            await exchange.end()
 
     async def _health(self, exchange: Exchange) -> None:
         await exchange.json({"status": "ok"})
@@ -157,6 +161,16 @@ class Gateway:
 
     async def _openapi(self, exchange: Exchange) -> None:
         await exchange.reply(200, self._document, [(b"content-type", b"application/json")])
+
+    async def _file(self, exchange: Exchange) -> None:
+        found = self._files[exchange.path]
+        await exchange.reply(200, found.data, found.headers)
+
+    async def _settings(self, exchange: Exchange) -> None:
+        """What the playground offers to choose from."""
+        choice = self.corrected.choice
+        value = {"gate": choice.gate, "gates": choice.gates, "best_of": choice.best_of, "max_best_of": choice.most}
+        await exchange.json(value)
 
     async def _models(self, exchange: Exchange) -> None:
         found = await self.upstreams.models(exchange.headers, own_key=bool(self.door.keys))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from aligner.types import Correction, Usage
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-_NATS = (-100.0, -50.0, -20.0, -10.0, -5.0, -2.0, -1.0, -0.5, -0.2, -0.1, -0.05, -0.02, -0.01, -0.001, 0.0)
 _SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+
+_NATS = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 
 
 class Metrics:
@@ -49,13 +52,14 @@ class Metrics:
             "aligner_copied_share", "Share of a correction's words that stand in the answer.", buckets=_SHARES,
             registry=at,
         )  # fmt: skip
-        self.gate_score = Histogram(
-            "aligner_gate_score", "Log-probability of a copy, in nats, where a gate decides.", buckets=_NATS,
-            registry=at,
-        )  # fmt: skip
         self.read_ahead = Counter(
             "aligner_read_ahead", "Answers that the corrector began to read while they were written.", registry=at
         )
+        self.gate = Counter("aligner_gate", "What the gate decided: passed or held.", ("decision",), registry=at)
+        self.gate_nats = Histogram(
+            "aligner_gate_nats", "Minus the log-likelihood of a copy, where a gate decided; 0 is a certain copy.",
+            buckets=_NATS, registry=at,
+        )  # fmt: skip
         self.tokens = Counter("aligner_corrector_tokens", "Tokens of the corrector.", ("kind",), registry=at)
         self.shadow_dropped = Counter(
             "aligner_shadow_dropped", "Answers that shadow mode left out because too many waited.", registry=at
@@ -66,7 +70,9 @@ class Metrics:
         self.correction_seconds.observe(seconds)
         self.spent(correction.completion.usage)
         if correction.gate is not None:
-            self.gate_score.observe(correction.gate.score)
+            self.gate.labels("passed" if correction.gate.passed else "held").inc()
+            if math.isfinite(correction.gate.score):
+                self.gate_nats.observe(-correction.gate.score)
         if correction.kept_because is not None:
             self.answers.labels("kept").inc()
             self.kept.labels(correction.kept_because).inc()

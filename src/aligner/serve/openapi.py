@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from aligner import __version__
+from aligner.correct.gate import GateMode
 from aligner.serve.options import FIELDS
 
 _ERROR = {"$ref": "#/components/schemas/Error"}
@@ -106,6 +107,7 @@ def _options() -> dict[str, Any]:
         "properties": {
             "off": {"type": "boolean", "description": "the upstream's answer as it is"},
             "strength": {"const": 0, "description": "of a dial, which no corrector has yet"},
+            "gate": {"enum": list(get_args(GateMode)), "description": "what lets answers through untouched"},
             "best_of": {"type": "integer", "minimum": 1, "description": "corrections to choose from; needs a scorer"},
             "return": {
                 "description": "fields of the response extension",

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from aligner.config import nearest
+from aligner.correct.gate import GateMode
 from aligner.errors import RequestError
 
 HEADER = b"x-aligner"
-NAMES = ("off", "strength", "best_of", "return")
-FIELDS = ("original", "diff", "reason", "gate")
+NAMES = ("off", "gate", "strength", "best_of", "return")
+FIELDS = ("original", "diff", "reason", "gate", "seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """`off`: not corrected. `returns`: the fields of the response extension that are asked for. `best_of`: corrections
-    of each answer, None for as many as the gateway makes by itself."""
+    """`off`: not corrected. `gate` and `best_of`: None leaves them to the gateway. `returns`: the fields of the
+    response extension that are asked for."""
 
     off: bool = False
+    gate: GateMode | None = None
     best_of: int | None = None
     returns: frozenset[str] = frozenset()
 
@@ -42,17 +44,12 @@ class Options:
         if isinstance(strength, bool) or not isinstance(strength, int | float) or strength != 0:
             raise _bad("'aligner.strength' other than 0 needs a corrector with a dial, which this one has not; "
                        "leave it out")  # fmt: skip
-        best_of = value.get("best_of")
-        if best_of is not None and (isinstance(best_of, bool) or not isinstance(best_of, int) or best_of < 1):
-            raise _bad("'aligner.best_of' is a number, 1 or more")
-        return cls(off=off, best_of=best_of, returns=_fields(value.get("return", False)))
-
-    def check(self, most: int) -> None:
-        """Raises RequestError (400) where more corrections are asked for than the gateway makes."""
-        if self.best_of is not None and self.best_of > most:
-            reason = "needs a scorer to choose with, which this gateway has not; leave it out"
-            raise _bad(f"'aligner.best_of' other than 1 {reason}" if most == 1 else
-                       f"'aligner.best_of' is {most} at most here")  # fmt: skip
+        gate, best_of = value.get("gate"), value.get("best_of")
+        if "gate" in value and gate not in get_args(GateMode):
+            raise _bad(f"'aligner.gate' is {', '.join(get_args(GateMode))}")
+        if "best_of" in value and (isinstance(best_of, bool) or not isinstance(best_of, int) or best_of < 1):
+            raise _bad("'aligner.best_of' is a whole number, 1 or more")
+        return cls(off=off, gate=gate, best_of=best_of, returns=_fields(value.get("return", False)))
 
     @classmethod
     def read_header(cls, text: str) -> Self:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any, Literal
 
@@ -22,9 +23,7 @@ from aligner.types import (
     Correction,
     Corrector,
     Delta,
-    FinishReason,
     GateDecision,
-    KeptBecause,
     Opened,
     OpenedLive,
     Opens,
@@ -41,7 +40,8 @@ class Outcome:
     """What became of one answer. `reason` is None where `text` is the corrector's.
 
     `late`: a guard fired when text had been sent already, so that `text` is not the original though there is a reason.
-    `buffered`: nothing of a stream could be sent before all of it was there.
+    `buffered`: a stream was asked for, and the text came whole. `seconds` is what the corrector took after the answer
+    was whole, None where it was not asked.
     """
 
     text: str
@@ -49,13 +49,15 @@ class Outcome:
     correction: Correction | None = None
     late: bool = False
     buffered: bool = False
+    seconds: float | None = None
 
     @property
     def spent(self) -> Usage:
         return self.correction.completion.usage if self.correction is not None else Usage()
 
-    def extension(self, options: Options, lost: list[str]) -> dict[str, Any] | None:
-        """The object that is put beside the text; None where there is nothing to say."""
+    def extension(self, options: Options, lost: list[str], upstream: float) -> dict[str, Any] | None:
+        """The object that is put beside the text; None where there is nothing to say. `upstream` took so many
+        seconds."""
         value: dict[str, Any] = {}
         correction = self.correction
         original = correction.answer if correction is not None else self.text
@@ -66,9 +68,11 @@ class Outcome:
             value["diff"] = [[edit.op, edit.text] for edit in shown] or ([["equal", original]] if original else [])
         if "reason" in options.returns or self.late:
             value["reason"] = self.reason
-        if "gate" in options.returns and correction is not None and correction.gate is not None:
-            gate = correction.gate
-            value["gate"] = {"passed": gate.passed, "score": gate.score, "threshold": gate.threshold}
+        if "gate" in options.returns:
+            value["gate"] = _decision(correction.gate) if correction is not None else None
+        if "seconds" in options.returns:
+            corrector = round(self.seconds, 4) if self.seconds is not None else None
+            value["seconds"] = {"upstream": round(upstream, 4), "corrector": corrector}
         if self.late:
             value["late"] = True
         if self.buffered:
@@ -82,49 +86,39 @@ class Policy:
     """Asks the corrector and decides what is shown.
 
     Args:
-        corrector: in process or behind an address.
         metrics: what happens is counted there.
         on_failure: what becomes of an answer where the corrector fails: a 502, or the original.
         strict: refuse (413) an answer that does not fit the corrector's context, in place of keeping it.
         timeout: seconds that a correction may take; of a stream, that the corrector may be silent.
         max_waiting: answers before the corrector at the same time; more are refused with 429.
-        keep_best: corrects several times and keeps the best; a request may ask for fewer.
     """
 
     def __init__(
         self,
-        corrector: Corrector,
         metrics: Metrics,
         *,
         on_failure: OnFailure = "error",
         strict: bool = False,
         timeout: float = 60.0,
         max_waiting: int = 1024,
-        keep_best: KeepBest | None = None,
     ) -> None:
-        self.corrector, self.metrics = corrector, metrics
-        self.on_failure, self.strict, self.timeout, self.max_waiting = on_failure, strict, timeout, max_waiting
-        self.keep_best = keep_best
+        self.metrics, self.on_failure, self.strict = metrics, on_failure, strict
+        self.timeout, self.max_waiting = timeout, max_waiting
         self.waiting = 0
 
-    @property
-    def best_of(self) -> int:
-        """Corrections of each answer, unless a request asks for fewer."""
-        return self.keep_best.count if self.keep_best is not None else 1
-
-    def open(self, question: Chat, best_of: int | None = None) -> Opened | None:
-        """Begin to read an answer that is still being written; None where that cannot be done, or brings nothing."""
-        if (best_of or self.best_of) > 1 or not isinstance(self.corrector, Opens) or not question:
+    def open(self, question: Chat, corrector: Corrector) -> Opened | None:
+        """Begin to read an answer that is still being written; None where the corrector cannot do that."""
+        if not isinstance(corrector, Opens) or not question:
             return None
         try:
-            opened = self.corrector.open(question)
+            opened = corrector.open(question)
         except AlignerError:
             return None  # whatever is wrong is told when the answer is corrected
         self.metrics.read_ahead.inc()
         return opened
 
-    async def correct(self, answer: Answer, best_of: int | None = None) -> Outcome:
-        """Correct one answer, the best of several corrections if so many are asked for.
+    async def correct(self, answer: Answer, corrector: Corrector) -> Outcome:
+        """Correct one answer.
 
         Raises:
             RequestError: 502 or 504 where the corrector fails, 413 where the answer is too long, 429 where too many
@@ -136,27 +130,22 @@ class Policy:
         try:
             with self._place():
                 async with asyncio.timeout(self.timeout):
-                    correction = await self._asked(answer, best_of or self.best_of)
+                    correction = await corrector.acorrect(answer.question, answer.text)
         except TimeoutError:
             return self._failed(answer, self._slow())
         except Exception as e:  # whatever a corrector raises, its failure is a policy's matter
             return self._failed(answer, e)
         return self._outcome(answer, correction, began)
 
-    async def _asked(self, answer: Answer, best_of: int) -> Correction:
-        if self.keep_best is not None and best_of > 1:
-            return await self.keep_best.acorrect(answer.question, answer.text, best_of)
-        return await self.corrector.acorrect(answer.question, answer.text)
-
-    async def correct_all(self, answers: list[Answer], best_of: int | None = None) -> list[Outcome]:
+    async def correct_all(self, answers: list[Answer], corrector: Corrector) -> list[Outcome]:
         """Correct the answers of one response together; the first failure cancels the others.
 
         Raises:
             RequestError: as `correct`.
         """
         if len(answers) == 1:
-            return [await self.correct(answers[0], best_of)]
-        tasks = [asyncio.ensure_future(self.correct(answer, best_of)) for answer in answers]
+            return [await self.correct(answers[0], corrector)]
+        tasks = [asyncio.ensure_future(self.correct(answer, corrector)) for answer in answers]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
@@ -164,12 +153,11 @@ class Policy:
                 task.cancel()
 
     async def stream(
-        self, answer: Answer, best_of: int | None = None, opened: Opened | None = None
+        self, answer: Answer, corrector: Corrector, opened: Opened | None = None
     ) -> AsyncIterator[str | Outcome]:
         """The pieces of what is shown in an answer's place, and then what became of it.
 
-        `opened` has read the answer while it was written. The best of several corrections comes in one piece: which it
-        is, is known at the end.
+        `opened` has read the answer while it was written.
 
         Raises:
             RequestError: as `correct`; also where the corrector fails after some of its text was shown.
@@ -179,28 +167,21 @@ class Policy:
             yield outcome.text
             yield outcome
             return
-        if (best_of or self.best_of) > 1:
-            outcome = await self.correct(answer, best_of)
-            yield outcome.text
-            yield replace(outcome, buffered=True)
-            return
         began = perf_counter()
         shown: list[str] = []
         held = ""  # the whole answer in one piece may be a copy, or what is kept because of a failure
-        ended: tuple[FinishReason, KeptBecause | None, Usage] = ("error", "error", Usage())
-        gate: GateDecision | None = None
+        ended = Delta(text="", finish_reason="error", kept_because="error")
         failure: Exception | None = None
         try:
             with self._place():
                 async with (
                     asyncio.timeout(self.timeout) as limit,
-                    closing(self._streamed(answer, opened)) as deltas,
+                    closing(_streamed(answer, corrector, opened)) as deltas,
                 ):
                     async for delta in deltas:
                         limit.reschedule(None)  # the time that the client takes is not the corrector's
                         if delta.finish_reason is not None:
-                            ended = (delta.finish_reason, delta.kept_because, delta.usage or Usage())
-                            gate = delta.gate
+                            ended = delta
                         if delta.text:
                             piece, held = held + delta.text, ""
                             if not shown and piece == answer.text and delta.finish_reason is None:
@@ -215,7 +196,7 @@ class Policy:
             failure = self._slow()
         except Exception as e:
             failure = e
-        reason, kept, usage = ended
+        kept = ended.kept_because
         if failure is None and kept == "error":
             failure = _wrong("the corrector failed")
         if failure is not None:
@@ -231,12 +212,15 @@ class Policy:
         if held:
             shown.append(held)
             yield held
-        completion = Completion(text="".join(shown), finish_reason=reason, usage=usage)
+        completion = Completion(text="".join(shown), finish_reason=ended.finish_reason or "stop",
+                                usage=ended.usage or Usage())  # fmt: skip
         correction = Correction(question=answer.question, answer=answer.text, text=completion.text,
-                                completion=completion, kept_because=kept, gate=gate)  # fmt: skip
-        self.metrics.corrected(correction, perf_counter() - began)
-        yield Outcome(text=correction.text, reason=kept, correction=correction,
-                      late=kept is not None and not correction.is_copy)  # fmt: skip
+                                completion=completion, kept_because=kept, gate=ended.gate)  # fmt: skip
+        seconds = perf_counter() - began
+        self.metrics.corrected(correction, seconds)
+        yield Outcome(text=correction.text, reason=kept, correction=correction, seconds=seconds,
+                      late=kept is not None and not correction.is_copy,
+                      buffered=isinstance(corrector, KeepBest))  # fmt: skip
 
     async def live(self, opened: OpenedLive, whole: asyncio.Future[Answer]) -> AsyncIterator[str | Outcome]:
         """As `stream`, of an answer that is not whole yet: `whole` is done when it is.
@@ -244,14 +228,21 @@ class Policy:
         Raises:
             RequestError: as `stream`.
         """
-        began = perf_counter()
+        began = ready = perf_counter()
         shown: list[str] = []
+
+        def over(_: asyncio.Future[Answer]) -> None:
+            nonlocal ready
+            ready = perf_counter()
+            with suppress(RuntimeError):  # it is over already
+                limit.reschedule(asyncio.get_running_loop().time() + self.timeout)
+
         last = Delta(text="", finish_reason="error", kept_because="error")
         failure: Exception | None = None
         try:
             with self._place():
                 async with asyncio.timeout(None) as limit, closing(opened.live()) as deltas:
-                    whole.add_done_callback(lambda _: self._within(limit))
+                    whole.add_done_callback(over)
                     async for delta in deltas:
                         last = delta
                         if delta.text:
@@ -277,27 +268,20 @@ class Policy:
                                 usage=last.usage or Usage())  # fmt: skip
         correction = Correction(question=answer.question, answer=answer.text, text=completion.text,
                                 completion=completion, kept_because=last.kept_because)  # fmt: skip
-        self.metrics.corrected(correction, perf_counter() - began)
+        seconds = perf_counter() - ready
+        self.metrics.corrected(correction, seconds)
         reason = answer.untouched or last.kept_because
-        yield Outcome(text=correction.text, reason=reason, correction=correction,
+        yield Outcome(text=correction.text, reason=reason, correction=correction, seconds=seconds,
                       late=reason is not None and not correction.is_copy)  # fmt: skip
-
-    def _within(self, limit: asyncio.Timeout) -> None:
-        with suppress(RuntimeError):  # it is over already
-            limit.reschedule(asyncio.get_running_loop().time() + self.timeout)
-
-    def _streamed(self, answer: Answer, opened: Opened | None) -> AsyncIterator[Delta]:
-        if opened is not None:
-            return opened.stream(answer.text)
-        return self.corrector.stream(answer.question, answer.text)
 
     def _outcome(self, answer: Answer, correction: Correction, began: float) -> Outcome:
         if correction.kept_because == "error":
             return self._failed(answer, _wrong(correction.completion.error or "the corrector failed"))
         if correction.kept_because == "too_long" and self.strict:
             raise self._too_long(answer, correction.completion.error)
-        self.metrics.corrected(correction, perf_counter() - began)
-        return Outcome(text=correction.text, reason=correction.kept_because, correction=correction)
+        seconds = perf_counter() - began
+        self.metrics.corrected(correction, seconds)
+        return Outcome(text=correction.text, reason=correction.kept_because, correction=correction, seconds=seconds)
 
     def _untouched(self, answer: Answer) -> Outcome:
         self.metrics.untouched(answer.untouched or "")
@@ -333,6 +317,20 @@ class Policy:
         finally:
             self.waiting -= 1
             self.metrics.waiting.dec()
+
+
+def _streamed(answer: Answer, corrector: Corrector, opened: Opened | None) -> AsyncIterator[Delta]:
+    if opened is not None:
+        return opened.stream(answer.text)
+    return corrector.stream(answer.question, answer.text)
+
+
+def _decision(gate: GateDecision | None) -> dict[str, Any] | None:
+    """A gate's decision as JSON, which has no infinite numbers."""
+    if gate is None:
+        return None
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(gate).items()}  # fmt: skip
 
 
 def _said(error: Exception) -> str:

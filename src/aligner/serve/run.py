@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aligner.correct.keep_best import KeepBest, load_ranker
+from aligner.correct.keep_best import load_ranker
 from aligner.correct.loading import load_corrector
 from aligner.errors import ConfigError
 from aligner.runs import Existing, RunDir
+from aligner.serve.choice import Choice
 from aligner.serve.config import ServeConfig
 from aligner.serve.endpoint import Corrected
 from aligner.serve.gateway import Gateway
@@ -37,15 +38,9 @@ def run(config: ServeConfig, existing: Existing = "refuse", told: Callable[[str]
         RunError: the directory of shadow mode exists.
         CheckpointError: the corrector cannot be loaded.
     """
-    import uvicorn
-
     with _corrector(config) as corrector:
         app = gateway(config, corrector, existing)
-        settings = uvicorn.Config(
-            app, host=config.host, port=config.port, log_level="warning", access_log=False, server_header=False,
-            lifespan="on", ws="none", timeout_graceful_shutdown=10, h11_max_incomplete_event_size=1 << 16,
-        )  # fmt: skip
-        with _bound(settings) as server:
+        with _bound(server_settings(config, app)) as server:
             if told is not None:
                 host, port = server.sockname
                 told(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
@@ -57,6 +52,7 @@ def gateway(config: ServeConfig, corrector: Corrector, existing: Existing = "ref
 
     Raises:
         ConfigError: a setting is wrong.
+        CheckpointError: the corrector was not calibrated for the gate, or no scoring model lies there.
         RunError: the directory of shadow mode exists.
     """
     keys = client_keys(config)
@@ -70,21 +66,33 @@ def gateway(config: ServeConfig, corrector: Corrector, existing: Existing = "ref
     if config.sentences and (card is None or card.prompt.unit != "sentence"):
         raise ConfigError(f"--sentences: the corrector {config.aligner} was trained on whole answers; train one with "
                           "unit=sentence, or leave it out")  # fmt: skip
+    ranker = load_ranker(config.scorer, config.device, config.dtype) if config.scorer is not None else None
+    choice = Choice(corrector, gate=config.gate, ranker=ranker, best_of=config.best_of, most=config.max_best_of)
     metrics = Metrics()
     policy = Policy(
-        corrector, metrics, on_failure=config.on_failure, strict=config.strict, timeout=config.correction_timeout,
-        max_waiting=config.max_waiting, keep_best=_keep_best(config, corrector),
+        metrics, on_failure=config.on_failure, strict=config.strict, timeout=config.correction_timeout,
+        max_waiting=config.max_waiting,
     )  # fmt: skip
     shadow = None
     if config.out is not None:
         shadow = Shadow(policy, RunDir.create(config.out, config, existing).samples())
     corrected = Corrected(
-        upstreams, policy, share=config.share, seed=config.seed, own_keys=bool(keys), sentences=config.sentences,
-        shadow=shadow,
+        upstreams, policy, choice, share=config.share, seed=config.seed, own_keys=bool(keys),
+        sentences=config.sentences, shadow=shadow,
     )  # fmt: skip
     return Gateway(
         upstreams, corrected, Door(keys, config.host, config.allow_host), metrics,
         max_requests=config.max_requests, body_limit=config.body_limit,
+    )  # fmt: skip
+
+
+def server_settings(config: ServeConfig, app: Gateway) -> uvicorn.Config:
+    """How uvicorn serves an application of these settings."""
+    import uvicorn
+
+    return uvicorn.Config(
+        app, host=config.host, port=config.port, log_level="warning", access_log=False, server_header=False,
+        lifespan="on", ws="none", timeout_graceful_shutdown=10, h11_max_incomplete_event_size=1 << 16,
     )  # fmt: skip
 
 
@@ -135,17 +143,7 @@ def _corrector(config: ServeConfig) -> Aligner | RemoteAligner:
         config.aligner, tokenizer=config.tokenizer, served=config.served_aligner, sends=config.aligner_takes,
         api_key_env=config.aligner_key_env, prompt=config.prompt, device=config.device, dtype=config.dtype,
         max_rows=config.max_rows, cache_tokens=config.cache_tokens, speculate=config.speculate,
-        gate=config.gate,
     )  # fmt: skip
-
-
-def _keep_best(config: ServeConfig, corrector: Corrector) -> KeepBest | None:
-    from aligner.correct.aligner import Aligner
-
-    if config.scorer is None or not isinstance(corrector, Aligner):
-        return None
-    ranker = load_ranker(config.scorer, config.device, config.dtype)
-    return KeepBest(aligner=corrector, ranker=ranker, count=config.best_of)
 
 
 class _Server:

@@ -9,6 +9,7 @@ from aligner.errors import RequestError, StorageError
 from aligner.rows import JsonlWriter
 from aligner.serve.policy import Policy
 from aligner.serve.wire import Answer, Json
+from aligner.types import Corrector
 
 _log = logging.getLogger(__name__)
 
@@ -26,13 +27,13 @@ class Shadow:
         self._policy, self._writer, self._most = policy, writer, most
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def record(self, request: Json, answers: list[Answer]) -> None:
+    def record(self, request: Json, answers: list[Answer], corrector: Corrector) -> None:
         """Take answers on; returns at once."""
         for answer in answers:
             if len(self._tasks) >= self._most:
                 self._policy.metrics.shadow_dropped.inc()
                 continue
-            task = asyncio.create_task(self._record(request.get("model"), answer))
+            task = asyncio.create_task(self._record(request.get("model"), answer, corrector))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -43,14 +44,14 @@ class Shadow:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._writer.close()
 
-    async def _record(self, model: object, answer: Answer) -> None:
+    async def _record(self, model: object, answer: Answer, corrector: Corrector) -> None:
         row: Json = {
             "model": model,
             "question": [{"role": m.role, "content": m.content} for m in answer.question],
             "answer": answer.text,
         }
         try:
-            outcome = await self._policy.correct(answer)
+            outcome = await self._policy.correct(answer, corrector)
         except RequestError as e:
             row |= {"correction": None, "reason": e.code, "error": str(e)}
         else:

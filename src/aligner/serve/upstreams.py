@@ -7,15 +7,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
-
-import aiohttp
-from multidict import CIMultiDict
-from yarl import URL
+from urllib.parse import urlsplit
 
 from aligner.errors import ConfigError, RequestError
 from aligner.generate.chat_api import check_url
 from aligner.serve import headers as h
 from aligner.serve import wire
+from aligner.serve.connection import Reply
+from aligner.serve.pool import Origin, Pool
 
 # Shorter than the five seconds after which uvicorn, and so vLLM and others, close an idle connection: a request that
 # is sent on a connection as it closes is lost.
@@ -43,11 +42,12 @@ class Upstream:
             name, url = "", text
         return cls(name=name.strip(), url=check_url(url.strip()), key=keys.get(name.strip(), keys.get("")))
 
-    def address(self, path: str) -> str:
+    def target(self, path: str) -> str:
         """Where a path of ours lies there: /v1/… under the address, all else beside its /v1."""
+        under = urlsplit(self.url).path
         if path == "/v1" or path.startswith("/v1/"):
-            return self.url + path.removeprefix("/v1")
-        return self.url.removesuffix("/v1") + path
+            return under + path.removeprefix("/v1") or "/"
+        return under.removesuffix("/v1") + path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,8 @@ class Upstreams:
             raise ConfigError("give --upstream at least once, each with a name of its own and at most one without: "
                               "--upstream URL, --upstream NAME=URL")  # fmt: skip
         self.timeout, self.answer_limit = timeout, answer_limit
-        self._session: aiohttp.ClientSession | None = None
+        self._origins = {upstream.url: Origin.of(upstream.url) for upstream in upstreams}
+        self._pool: Pool | None = None
 
     @property
     def first(self) -> Upstream:
@@ -100,17 +101,12 @@ class Upstreams:
 
     async def open(self) -> None:
         """Open the pool of connections; on the event loop that will use it."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=self.timeout),
-            cookie_jar=aiohttp.DummyCookieJar(),  # one client's cookies are not another's
-            auto_decompress=False,
-            read_bufsize=1 << 18,
-        )
+        self._pool = Pool(connect=_CONNECT, silence=self.timeout, idle=_KEEP_ALIVE)
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        """Close the connections."""
+        if self._pool is not None:
+            self._pool.close()
 
     @asynccontextmanager
     async def ask(
@@ -123,7 +119,7 @@ class Upstreams:
         *,
         own_key: bool = False,
         plain: bool = False,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncIterator[Reply]:
         """An upstream's reply, its body not yet read. Left early, the connection is closed.
 
         `own_key`: the client's key is for us and is not passed on. `plain`: the reply is to be read here, so it may not
@@ -132,48 +128,41 @@ class Upstreams:
         Raises:
             RequestError: 502 or 504, nothing answers there, or it broke off.
         """
-        assert self._session is not None, "open() comes first"
+        assert self._pool is not None, "open() comes first"
         without = [b"host", b"content-length", b"x-aligner"]
         if plain:
             without.append(b"accept-encoding")
         if own_key or upstream.key is not None:
             without.append(b"authorization")
-        sent = CIMultiDict((k.decode("latin-1"), v.decode("latin-1")) for k, v in h.passing(headers, *without))
+        sent = h.passing(headers, *without)
         if plain:
-            sent["accept-encoding"] = "identity"
+            sent.append((b"accept-encoding", b"identity"))
         if upstream.key is not None:
-            sent["authorization"] = f"Bearer {upstream.key}"
+            sent.append((b"authorization", f"Bearer {upstream.key}".encode("latin-1")))
         if isinstance(body, AsyncIterator) and (length := h.get(headers, b"content-length")):
-            sent["content-length"] = length
+            sent.append((b"content-length", length.encode("latin-1")))
         try:
-            async with self._session.request(
-                method, URL(upstream.address(path), encoded=True), headers=sent, data=body, allow_redirects=False,
-                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            ) as reply:  # fmt: skip
-                try:
-                    yield reply
-                except BaseException:
-                    reply.close()
-                    raise
-        except (TimeoutError, aiohttp.ServerTimeoutError):
+            async with self._pool.ask(self._origins[upstream.url], method, upstream.target(path), sent, body) as reply:
+                yield reply
+        except TimeoutError:
             raise RequestError(f"the upstream was silent for {self.timeout:g} s; try again", status=504,
                                code="upstream_timeout") from None  # fmt: skip
-        except (aiohttp.ClientError, OSError) as e:
+        except OSError as e:
             raise RequestError(f"the upstream cannot be reached, or broke off ({type(e).__name__}); try again",
                                status=502,
                                code="upstream_unreachable") from None  # fmt: skip
 
-    async def whole(self, reply: aiohttp.ClientResponse) -> bytes:
+    async def whole(self, reply: Reply) -> bytes:
         """A reply's body.
 
         Raises:
             RequestError: 502, it is longer than `answer_limit`.
         """
-        if reply.content_length is not None and reply.content_length > self.answer_limit:
+        if int(h.get(reply.headers, b"content-length") or 0) > self.answer_limit:
             raise self._too_long()
         pieces: list[bytes] = []
         size = 0
-        async for piece in reply.content.iter_any():
+        async for piece in reply.pieces():
             size += len(piece)
             if size > self.answer_limit:
                 raise self._too_long()
@@ -206,7 +195,7 @@ class Upstreams:
                 raise RequestError(f"the upstream's list of models is not to be had (status {reply.status})",
                                    status=reply.status if reply.status in (401, 403, 429) else 502,
                                    code="upstream_failed")  # fmt: skip
-            value = read_reply(await self.whole(reply), "the upstream's list of models")
+            value = wire.read_reply(await self.whole(reply), "the upstream's list of models")
         found = [m for m in value.get("data") or [] if isinstance(m, dict) and isinstance(m.get("id"), str)]
         if not upstream.name:
             return found
@@ -215,15 +204,3 @@ class Upstreams:
     def _too_long(self) -> RequestError:
         return RequestError(f"the upstream's answer has more than {self.answer_limit} bytes", status=502,
                             code="upstream_too_long")  # fmt: skip
-
-
-def read_reply(data: bytes, what: str = "the upstream's answer") -> wire.Json:
-    """An upstream's JSON.
-
-    Raises:
-        RequestError: 502, it is none.
-    """
-    try:
-        return wire.read(data, what)
-    except RequestError as e:
-        raise RequestError(str(e).replace("; send one JSON object", ""), status=502, code="upstream_invalid") from None

@@ -71,7 +71,7 @@ def read(data: bytes, what: str = "the request's body") -> Json:
         RequestError: 400, it is none.
     """
     try:
-        value = json.loads(data, parse_constant=_refuse, parse_float=_finite)
+        value = _DECODER.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
     except (ValueError, RecursionError) as e:
         raise RequestError(f"{what} is no JSON ({' '.join(str(e).split())[:200]}); send one JSON object",
                            status=400, code="invalid_json") from None  # fmt: skip
@@ -81,10 +81,22 @@ def read(data: bytes, what: str = "the request's body") -> Json:
     return value
 
 
+def read_reply(data: bytes, what: str = "the upstream's answer") -> Json:
+    """An upstream's JSON.
+
+    Raises:
+        RequestError: 502, it is none.
+    """
+    try:
+        return read(data, what)
+    except RequestError as e:
+        raise RequestError(str(e).replace("; send one JSON object", ""), status=502, code="upstream_invalid") from None
+
+
 def write(value: Any) -> bytes:
     """Compact JSON in UTF-8. Lone surrogates, which UTF-8 cannot hold, are written as escapes."""
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        return _ENCODER.encode(value).encode()
     except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":")).encode()
 
@@ -267,3 +279,8 @@ def _finite(number: str) -> float:
     if math.isinf(value):
         raise ValueError(f"{number[:20]} is out of range")
     return value
+
+
+# Made once: json's own functions make them anew for every call that sets anything.
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,78 @@
+"""Numbers and addresses of the answer that the correction has otherwise."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+
+_URL = re.compile(r"(?:https?|ftp)://[^\s<>\"'`|\\]++|\bwww\.[^\s<>\"'`|\\]++", re.IGNORECASE)
+# What ends a sentence, or closes a bracket that Markdown opened, is no part of an address.
+_AFTER_URL = ".,;:!?*_~…。，、"
+_NUMBER = re.compile(r"\d++(?:[.,]\d++)*+")
+# The number of a list item changes with the items before it.
+_ITEM = re.compile(r"^[\s>*#_]*+\(?\d{1,3}[.):](?=\s|\*|_|\Z)", re.MULTILINE)
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})++(?:\.\d++)?+")
+
+
+def changes_numbers(question: str, answer: str, correction: str) -> bool:
+    """Whether a number of the answer is gone and another has come that the question does not have.
+
+    Numbers in digits count, each as often as it stands there; those in addresses and of list items do not. A number
+    that was only left out, with its sentence, or only added is no change.
+    """
+    return _changes(_numbers(answer), _numbers(correction), _numbers(question))
+
+
+def changes_urls(question: str, answer: str, correction: str) -> bool:
+    """Whether a web address of the answer is gone and another has come that the question does not have.
+
+    One that was only left out, or only added, is no change.
+    """
+    return _changes(_urls(answer), _urls(correction), _urls(question))
+
+
+def without_urls(text: str) -> str:
+    """The text with a blank in place of every web address."""
+    return _URL.sub(" ", text)
+
+
+def _changes(before: Counter[str], after: Counter[str], known: Counter[str]) -> bool:
+    return bool(before - after) and any(new not in known for new in after - before)
+
+
+def _urls(text: str) -> Counter[str]:
+    return Counter(_trimmed(url) for url in _URL.findall(text))
+
+
+def _trimmed(url: str) -> str:
+    url = url.rstrip(_AFTER_URL)
+    for opening, closing in ("()", "[]", "{}"):
+        if url.count(closing) > url.count(opening):
+            url = url[: _surplus(url, opening, closing)].rstrip(_AFTER_URL)
+    return url
+
+
+def _surplus(url: str, opening: str, closing: str) -> int:
+    """Where the first closing bracket stands that the address did not open."""
+    depth = 0
+    for place, char in enumerate(url):
+        depth += (char == opening) - (char == closing)
+        if depth < 0:
+            return place
+    return len(url)
+
+
+def _numbers(text: str) -> Counter[str]:
+    return Counter(map(_plain, _NUMBER.findall(_ITEM.sub(" ", without_urls(text)))))
+
+
+def _plain(number: str) -> str:
+    """One spelling: "1,000" is 1000, "2.50" is 2.5, and every script's digits are the same."""
+    number = unicodedata.normalize("NFKC", number)
+    if _THOUSANDS.fullmatch(number):
+        number = number.replace(",", "")
+    whole, dot, rest = number.partition(".")
+    if dot and rest.isdigit():
+        number = f"{whole}.{rest.rstrip('0')}".rstrip(".")
+    return number

@@ -1,0 +1,111 @@
+"""JSON that must stay JSON: answers that are, and requests with a response format."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from aligner.errors import ConfigError
+
+_FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n[ \t]*```\s*\Z", re.DOTALL | re.IGNORECASE)
+_NOTHING = object()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseFormat:
+    """What a request wants its answer to be: a JSON object, or JSON that a schema accepts."""
+
+    kind: Literal["json_object", "json_schema"]
+    schema: Any = None
+
+    @classmethod
+    def parse(cls, value: Mapping[str, Any] | None) -> Self | None:
+        """Read `response_format` of an OpenAI request; None where it asks for plain text.
+
+        Raises:
+            ConfigError: it has no known type, or its schema is none.
+        """
+        if value is None:
+            return None
+        kind = value.get("type") if isinstance(value, Mapping) else None
+        if kind == "text":
+            return None
+        if kind == "json_object":
+            return cls(kind="json_object")
+        if kind != "json_schema":
+            raise ConfigError(
+                f"response_format has the type {kind!r}; it must be an object with the type text, json_object or "
+                "json_schema"
+            )
+        inner = value.get("json_schema")
+        schema = inner.get("schema") if isinstance(inner, Mapping) else None
+        if not isinstance(schema, Mapping | bool):
+            raise ConfigError("response_format has no schema; put it at json_schema.schema")
+        _check(schema)
+        return cls(kind="json_schema", schema=schema)
+
+    def accepts(self, text: str) -> bool:
+        """Whether a text is what was asked for, with nothing around it."""
+        value = _json(text)
+        if self.kind == "json_object":
+            return isinstance(value, dict)
+        return value is not _NOTHING and _valid(value, self.schema)
+
+
+def breaks_format(answer: str, correction: str, wanted: ResponseFormat | None = None) -> bool:
+    """Whether the correction is not the JSON that the request wants, or no JSON where the answer was an object or list.
+
+    An answer that is one fenced block of JSON may be corrected to such a block or to bare JSON.
+    """
+    if correction == answer:
+        return False
+    if wanted is not None:
+        return not wanted.accepts(correction)
+    if isinstance(_json(answer), dict | list):
+        return not isinstance(_json(correction), dict | list)
+    block = _FENCED.match(answer)
+    if block is None or not isinstance(_json(block[1]), dict | list):
+        return False
+    other = _FENCED.match(correction)
+    return not isinstance(_json(other[1] if other is not None else correction), dict | list)
+
+
+def _json(text: str) -> Any:
+    """The value that a text is in strict JSON, `_NOTHING` where it is none."""
+    if text.lstrip()[:1] not in tuple('{["-0123456789tfn'):
+        return _NOTHING
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return _NOTHING
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _check(schema: Any) -> None:
+    from jsonschema.exceptions import SchemaError
+    from jsonschema.validators import Draft202012Validator, validator_for
+
+    try:
+        validator_for(schema, default=Draft202012Validator).check_schema(schema)
+    except (SchemaError, RecursionError) as e:
+        reason = e.message if isinstance(e, SchemaError) else "nested too deeply"
+        raise ConfigError(f"response_format has a schema that is none ({reason}); correct json_schema.schema") from None
+
+
+def _valid(value: Any, schema: Any) -> bool:
+    from jsonschema.validators import Draft202012Validator, validator_for
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+
+    # An empty registry: a reference that leads elsewhere is never fetched.
+    kind = validator_for(schema, default=Draft202012Validator)
+    try:
+        return bool(kind(schema, registry=Registry()).is_valid(value))
+    except (Unresolvable, RecursionError, ValueError):
+        return False

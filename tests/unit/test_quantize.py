@@ -1,0 +1,43 @@
+"""Weights in 8 and 4 bits, where bitsandbytes is installed; a clear error where it is not."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from aligner.correct.aligner import Aligner
+from aligner.correct.card import AlignerCard
+from aligner.errors import ConfigError
+from aligner.generate import hf
+from aligner.prompts import PromptFormat
+from aligner.train.config import Scratch
+from aligner.train.scratch import build_model
+from tests.models import byte_bpe_tokenizer
+
+needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+
+
+@needs_bitsandbytes
+@pytest.mark.filterwarnings("ignore")  # of the library, about casts
+@pytest.mark.parametrize(("quantize", "bits"), [("int8", torch.int8), ("int4", torch.uint8)])
+def test_a_quantised_corrector_corrects_with_smaller_weights(quantize, bits, tmp_path) -> None:
+    tokenizer = byte_bpe_tokenizer()
+    # Kernels for 4 bits on a CPU take sizes that 32 divides, as those of all real models are.
+    model = build_model(Scratch(layers=2, hidden=64, heads=2, feed_forward=128), tokenizer, 512, seed=0)
+    with Aligner(model, tokenizer, AlignerCard(prompt=PromptFormat.preset("chat", tokenizer))) as whole:
+        whole.save_pretrained(tmp_path)
+        size = whole.model.get_memory_footprint()
+    with Aligner.from_pretrained(tmp_path, device="cpu", quantize=quantize) as small:
+        assert small.model.model.layers[0].mlp.up_proj.weight.dtype == bits
+        assert small.model.get_memory_footprint() < size
+        correction = small.correct("How do I boil rice?", "Wash it first.")
+        assert correction.completion.finish_reason in ("stop", "length")
+        assert correction.completion.error is None
+
+
+def test_without_bitsandbytes_the_extra_is_named(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(hf, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"bitsandbytes is missing; pip install 'aligner\[quant\]'"):
+        hf.load_causal_lm(tmp_path, quantize="int4")
