@@ -129,12 +129,12 @@ class Aligner:
 
     def _checked(self, gate: GateMode | Gate) -> Gate | None:
         where = str(getattr(self.model.config, "name_or_path", "")) or "corrector"
+        if gate != "off" and self.card.prompt.unit == "sentence":
+            raise ConfigError(f"{where}: the gate decides on whole answers, and this corrector corrects sentence by "
+                              "sentence; give gate=off")  # fmt: skip
         found = gate if isinstance(gate, Gate) else gate_of(self.card.gate, gate, where)
         if found is not None and not self.speculate:
             raise ConfigError("the gate decides by the pass that verifies the answer; give gate=off or speculate=true")
-        if found is not None and self.card.prompt.unit == "sentence":
-            raise ConfigError(f"{where}: the gate decides on whole answers, and this corrector corrects sentence by "
-                              "sentence; give gate=off")  # fmt: skip
         return found
 
     def save_pretrained(self, directory: str | Path) -> None:
