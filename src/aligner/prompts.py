@@ -18,6 +18,7 @@ from aligner.tokens import TextCodec
 from aligner.types import Chat, Message
 
 PresetName = Literal["aligner-v1", "aligner-repo", "chat"]
+Unit = Literal["answer", "sentence"]
 
 INSTRUCTION = (
     "You correct answers. Read the question and the answer given to it, then write the corrected answer: more helpful, "
@@ -67,6 +68,10 @@ class PromptFormat:
 
     The fixed parts are stored, not the template they came from, so a template that changes with the date or with a
     library's version cannot part serving from training.
+
+    `unit` is what is corrected at a time. Of a sentence, the prompt holds what was corrected before it in the answer's
+    place, then the sentence in a turn of its own, between two times what stands after an answer. White space behind the
+    sentence tells that more follows.
     """
 
     name: PresetName
@@ -74,6 +79,7 @@ class PromptFormat:
     between: str
     after: str
     end: str
+    unit: Unit = "answer"
 
     @classmethod
     def preset(cls, name: str, tokenizer: Any, *, instruction: str = INSTRUCTION, request: str = REQUEST) -> Self:
@@ -85,7 +91,8 @@ class PromptFormat:
             PromptError: no such preset, or the tokenizer lacks what it needs (an end token, a chat template).
         """
         if name == "chat":
-            return cls(name="chat", **_chat_parts(tokenizer, instruction, request))
+            before, between, after, end = _chat_parts(tokenizer, instruction, request)
+            return cls(name="chat", before=before, between=between, after=after, end=end)
         if name not in _PUBLISHED:
             raise PromptError(f"no prompt format is called '{name}'; {nearest(name, [*_PUBLISHED, 'chat'])}")
         if tokenizer.eos_token is None:
@@ -94,7 +101,8 @@ class PromptFormat:
         return cls(name=name, before=before, between=between, after=after, end=tokenizer.eos_token)  # type: ignore[arg-type]
 
     def to_json(self) -> dict[str, str]:
-        return {k: getattr(self, k) for k in ("name", "before", "between", "after", "end")}
+        values = {k: getattr(self, k) for k in ("name", "before", "between", "after", "end")}
+        return values if self.unit == "answer" else values | {"unit": self.unit}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str = "prompt") -> Self:
@@ -112,10 +120,18 @@ class PromptFormat:
                 f"{where}: this version knows no prompt format '{values['name']}'; "
                 f"{nearest(values['name'], list(get_args(PresetName)))}"
             )
-        return cls(**{name: values[name] for name in fields})
+        if values.get("unit", "answer") not in get_args(Unit):
+            raise CheckpointError(
+                f"{where}: the prompt's 'unit' is {values['unit']!r}; it is {' or '.join(get_args(Unit))}"
+            )
+        texts: dict[str, Any] = {name: values[name] for name in fields}
+        return cls(**texts, unit=values.get("unit", "answer"))
 
-    def encode(self, codec: TextCodec, chat: Chat, answer: str, max_tokens: int | None = None) -> EncodedPrompt:
-        """Token ids up to where the correction starts.
+    def encode(
+        self, codec: TextCodec, chat: Chat, answer: str, max_tokens: int | None = None, *, prefix: str = ""
+    ) -> EncodedPrompt:
+        """Token ids up to where the correction starts. `prefix` is what was corrected before, of an answer whose next
+        sentence is `answer`.
 
         With `max_tokens`, the oldest turns of a conversation are left out until the prompt fits; its last turn and the
         answer never are, so a prompt may still be longer: the caller decides what becomes of such a row.
@@ -123,18 +139,32 @@ class PromptFormat:
         Raises:
             PromptError: a text cannot be encoded without a special token's id.
         """
-        flags = self._imitated(chat, answer)
-        ids = self._ids(codec, question_text(chat), answer)
+        flags = self._imitated(chat, prefix + answer)
+        ids = self._ids(codec, question_text(chat), answer, prefix)
         if max_tokens is None or len(ids) <= max_tokens:
             return EncodedPrompt(ids=ids, flags=flags)
 
         def fits(dropped: int) -> bool:
-            return len(self._ids(codec, question_text(chat[dropped:]), answer)) <= max_tokens
+            return len(self._ids(codec, question_text(chat[dropped:]), answer, prefix)) <= max_tokens
 
         turns = range(1, len(chat))
         dropped = min(bisect.bisect_left(turns, True, key=fits) + 1, len(chat) - 1)
-        ids = self._ids(codec, question_text(chat[dropped:]), answer)
+        ids = self._ids(codec, question_text(chat[dropped:]), answer, prefix)
         return EncodedPrompt(ids=ids, dropped_turns=dropped, flags=flags)
+
+    def encode_open(self, codec: TextCodec, chat: Chat, answer: str) -> tuple[int, ...]:
+        """Token ids of a prompt whose answer (of sentences: what was corrected before) is not whole yet, up to where
+        it goes on.
+
+        The whole prompt may part from them in the last few ids, or further back where a tokenizer looks further.
+
+        Raises:
+            PromptError: as `encode`.
+        """
+        question = question_text(chat)
+        if self.name != "chat":
+            return (*codec.first_ids, *codec.encode(self.before + question + self.between + answer))
+        return self._before_answer(codec, question) + codec.encode(answer)
 
     def encode_correction(self, codec: TextCodec, correction: str) -> tuple[int, ...]:
         """Token ids of the completion, the end token last: what training takes its loss on.
@@ -170,18 +200,22 @@ class PromptFormat:
         eos = codec.tokenizer.eos_token_id
         return frozenset({self.end_id(codec)} if eos is None else {self.end_id(codec), eos})
 
-    def _ids(self, codec: TextCodec, question: str, answer: str) -> tuple[int, ...]:
+    def _ids(self, codec: TextCodec, question: str, answer: str, prefix: str) -> tuple[int, ...]:
+        sentence = self.unit == "sentence"
         if self.name == "chat":
             return (
-                *codec.encode_fixed(self.before),
-                *codec.encode(question),
-                *codec.encode_fixed(self.between),
+                *self._before_answer(codec, question),
+                *((*codec.encode(prefix), *codec.encode_fixed(self.after)) if sentence else ()),
                 *codec.encode(answer),
                 *codec.encode_fixed(self.after),
             )
+        told = prefix + self.after + answer if sentence else answer
         # The published formats were trained on the whole string, so it is encoded whole: apart, "harmless: " and the
         # question's first word would be other tokens than the released checkpoints saw.
-        return (*codec.first_ids, *codec.encode(self.before + question + self.between + answer + self.after))
+        return (*codec.first_ids, *codec.encode(self.before + question + self.between + told + self.after))
+
+    def _before_answer(self, codec: TextCodec, question: str) -> tuple[int, ...]:
+        return (*codec.encode_fixed(self.before), *codec.encode(question), *codec.encode_fixed(self.between))
 
     def _imitated(self, chat: Chat, answer: str) -> tuple[str, ...]:
         texts = [answer, *(m.content for m in chat)]
@@ -195,8 +229,8 @@ def question_text(chat: Chat) -> str:
     return "\n".join(f"{_ROLE_NAMES[m.role]}: {m.content}" for m in chat)
 
 
-def _chat_parts(tokenizer: Any, instruction: str, request: str) -> dict[str, str]:
-    """Cut the tokenizer's own chat template around question and answer.
+def _chat_parts(tokenizer: Any, instruction: str, request: str) -> tuple[str, str, str, str]:
+    """Cut the tokenizer's own chat template around question and answer: before, between, after and the end token.
 
     Layout: the instruction as system message, the question as the user's turn, the answer as the assistant's, then a
     fixed request; so the borders of question and answer are the template's special tokens, which no text can forge.
@@ -227,7 +261,7 @@ def _chat_parts(tokenizer: Any, instruction: str, request: str) -> dict[str, str
     before, rest = text.split(_QUESTION)
     between, after = rest.split(_ANSWER)
     full = _render(tokenizer, [*layout, Message(role="assistant", content=_REPLY)], add_generation_prompt=False) or ""
-    return {"before": before, "between": between, "after": after, "end": _end_token(tokenizer, full)}
+    return before, between, after, _end_token(tokenizer, full)
 
 
 def _render(tokenizer: Any, turns: Sequence[Message], add_generation_prompt: bool) -> str | None:

@@ -306,6 +306,34 @@ class Corrector(Protocol):
     ) -> AsyncIterator[Delta]: ...
 
 
+class Opened(Protocol):
+    """The correction of one answer that is still being written: pushed as it comes, then streamed or closed."""
+
+    def push(self, text: str) -> None: ...
+
+    def stream(self, answer: str | None = None) -> AsyncIterator[Delta]: ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class OpenedLive(Opened, Protocol):
+    """One that shows corrected text before the answer is whole, until `end` says that it is."""
+
+    def live(self) -> AsyncIterator[Delta]: ...
+
+    def end(self, answer: str | None = None) -> None: ...
+
+
+@runtime_checkable
+class Opens(Protocol):
+    """A corrector that reads an answer while it is still being written."""
+
+    def open(
+        self, question: str | Sequence[Message | Mapping[str, Any]], sampling: Sampling | None = None
+    ) -> Opened: ...
+
+
 @runtime_checkable
 class Judge(Protocol):
     """Compares two answers, one verdict per dimension."""

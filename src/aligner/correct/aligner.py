@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,11 +16,15 @@ from aligner.correct.card import AlignerCard, checkpoint_place, load_card
 from aligner.correct.decoding import StepLoop
 from aligner.correct.gate import Gate, GateCalibration, GateMode, gate_of
 from aligner.correct.guards import GuardPolicy, ResponseFormat
+from aligner.correct.job import Job
+from aligner.correct.sentence_session import SentenceSession
+from aligner.correct.session import Session
 from aligner.correct.ticket import Decoded, Request, Ticket
-from aligner.errors import AlignerError, ConfigError, PromptError
+from aligner.errors import AlignerError, ConfigError, DataError, PromptError
+from aligner.generate.collect import closing, run_sync
 from aligner.generate.hf import Dtype, Quantize, context_length, load_causal_lm
 from aligner.prompts import EncodedPrompt
-from aligner.tokens import IncrementalText, TextCodec
+from aligner.tokens import TextCodec
 from aligner.types import (
     Chat,
     Completion,
@@ -34,19 +39,6 @@ from aligner.types import (
 )
 
 Question = str | Sequence[Message | Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """One answer on its way through the step loop."""
-
-    chat: Chat
-    answer: str
-    prompt: EncodedPrompt
-    request: Request | None  # None: it does not fit, or cannot be encoded
-    gate: Gate | None = None
-    error: str | None = None
-    wanted: ResponseFormat | None = None
 
 
 class Aligner:
@@ -65,7 +57,8 @@ class Aligner:
 
     Raises:
         CheckpointError: a gate that the card has no calibration for.
-        ConfigError: no such gate, or one without `speculate`, whose first pass it reads.
+        ConfigError: no such gate, one without `speculate`, whose first pass it reads, or one for a corrector of
+            sentences.
     """
 
     def __init__(
@@ -128,7 +121,7 @@ class Aligner:
 
         Raises:
             CheckpointError: a gate that the card has no calibration for.
-            ConfigError: no such gate, or one without `speculate`.
+            ConfigError: no such gate, one without `speculate`, or one for a corrector of sentences.
         """
         other = copy(self)
         other.gate = self._checked(gate)
@@ -136,6 +129,9 @@ class Aligner:
 
     def _checked(self, gate: GateMode | Gate) -> Gate | None:
         where = str(getattr(self.model.config, "name_or_path", "")) or "corrector"
+        if gate != "off" and self.card.prompt.unit == "sentence":
+            raise ConfigError(f"{where}: the gate decides on whole answers, and this corrector corrects sentence by "
+                              "sentence; give gate=off")  # fmt: skip
         found = gate if isinstance(gate, Gate) else gate_of(self.card.gate, gate, where)
         if found is not None and not self.speculate:
             raise ConfigError("the gate decides by the pass that verifies the answer; give gate=off or speculate=true")
@@ -179,8 +175,9 @@ class Aligner:
             DataError: a question is no chat.
             ConfigError: the response format is none.
         """
+        own = sampling or self.sampling
         wanted = ResponseFormat.parse(response_format)
-        return self._corrections(self._job(question, answer, sampling, wanted) for question, answer in pairs)
+        return self._each(((question, answer, own) for question, answer in pairs), wanted)
 
     def correct_each(
         self, rows: Iterable[tuple[Question, str, Sampling]], gate: Gate | None = None
@@ -190,7 +187,7 @@ class Aligner:
         Raises:
             DataError: a question is no chat.
         """
-        return self._corrections(self._job(question, answer, own, gate=gate) for question, answer, own in rows)
+        return self._each(rows, gate=gate)
 
     def calibrate(self, triplets: Iterable[Triplet]) -> GateCalibration:
         """Calibrate the gate by triplets that the corrector was not trained on; it then stands in the card.
@@ -202,12 +199,36 @@ class Aligner:
         """
         from aligner.correct.calibrate import calibration
 
+        if self.card.prompt.unit == "sentence":
+            raise DataError("the gate decides on whole answers, and this corrector corrects sentence by sentence")
         found = calibration(self, triplets)
         self.card = replace(self.card, gate=found)
         return found
 
-    def _corrections(self, jobs: Iterable[_Job]) -> Iterator[Correction]:
-        window: deque[tuple[_Job, Ticket | None]] = deque()
+    def _each(
+        self,
+        rows: Iterable[tuple[Question, str, Sampling]],
+        wanted: ResponseFormat | None = None,
+        gate: Gate | None = None,
+    ) -> Iterator[Correction]:
+        if self.card.prompt.unit == "sentence":
+            return self._by_sentences(rows, wanted)
+        return self._corrections(self._job(question, answer, own, wanted, gate) for question, answer, own in rows)
+
+    def _by_sentences(
+        self, rows: Iterable[tuple[Question, str, Sampling]], wanted: ResponseFormat | None
+    ) -> Iterator[Correction]:
+        async def together(window: list[tuple[Question, str, Sampling]]) -> list[Correction]:
+            return list(await asyncio.gather(
+                *(self._session(q, own, wanted, ahead=False).finish(answer) for q, answer, own in window)
+            ))  # fmt: skip
+
+        rest = iter(rows)
+        while window := list(islice(rest, 2 * self._loop.max_rows)):
+            yield from run_sync(together(window))
+
+    def _corrections(self, jobs: Iterable[Job]) -> Iterator[Correction]:
+        window: deque[tuple[Job, Ticket | None]] = deque()
         try:
             for job in jobs:
                 window.append((job, self._loop.submit(job.request) if job.request else None))
@@ -229,16 +250,24 @@ class Aligner:
         response_format: Mapping[str, Any] | None = None,
     ) -> Correction:
         """Correct one answer without blocking; calls that overlap share the model's batch."""
-        job = self._job(question, answer, sampling, ResponseFormat.parse(response_format))
-        if job.request is None:
-            return self._await(job, None)
-        ticket = self._loop.start().submit(job.request)
-        try:
-            await asyncio.wait([asyncio.wrap_future(ticket.future)])
-        except asyncio.CancelledError:
-            ticket.cancel()
-            raise
-        return self._await(job, ticket)
+        session = self._session(question, sampling, ResponseFormat.parse(response_format), ahead=False)
+        return await session.finish(answer)
+
+    def open(
+        self,
+        question: Question,
+        sampling: Sampling | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> Session | SentenceSession:
+        """Begin the correction of an answer that is still being written: push its text as it comes.
+
+        Raises:
+            DataError: the question is no chat.
+            ConfigError: the response format is none.
+            GenerationError: the corrector is closed.
+        """
+        return self._session(question, sampling, ResponseFormat.parse(response_format), ahead=True)
 
     async def stream(
         self,
@@ -250,43 +279,12 @@ class Aligner:
     ) -> AsyncIterator[Delta]:
         """The correction as it is written. Leaving the iteration early cancels it.
 
-        A gate decides before the first piece. What was shown cannot be taken back: a guard that fires at the end is
-        named in the last delta's `kept_because`. An answer that does not fit is handed through as it is.
+        As `Session.stream`, with nothing read ahead.
         """
-        job = self._job(question, answer, sampling, ResponseFormat.parse(response_format))
-        if job.request is None:
-            kept = self._await(job, None)
-            yield Delta(text=kept.text)
-            yield Delta(text="", finish_reason="error", usage=Usage(), kept_because=kept.kept_because)
-            return
-        running = asyncio.get_running_loop()
-        tokens: asyncio.Queue[int | None] = asyncio.Queue()
-        ticket = self._loop.start().submit(job.request, on_token=lambda token: _call(running, tokens.put_nowait, token))
-        ticket.future.add_done_callback(lambda _: _call(running, tokens.put_nowait, None))
-        pieces = IncrementalText(self.codec)
-        shown = False
-        try:
-            while (token := await tokens.get()) is not None:
-                text = pieces.push([token])
-                if text := text if shown else self._trimmed(job, text):
-                    shown = True
-                    yield Delta(text=text)
-            text = pieces.push([], final=True)
-            if text := text if shown else self._trimmed(job, text):
-                shown = True
-                yield Delta(text=text)
-            done = self._await(job, ticket)
-            if not shown and (done.kept_because is not None or done.is_copy):
-                yield Delta(text=done.text)  # nothing was shown yet, so the original still can be
-            yield Delta(
-                text="",
-                finish_reason=done.completion.finish_reason,
-                usage=done.completion.usage,
-                kept_because=done.kept_because,
-                gate=done.gate,
-            )
-        finally:
-            ticket.cancel()
+        session = self._session(question, sampling, ResponseFormat.parse(response_format), ahead=False)
+        async with closing(session.stream(answer)) as deltas:
+            async for delta in deltas:
+                yield delta
 
     def close(self) -> None:
         """Stop the loop and give its memory back; the corrector cannot be used afterwards."""
@@ -298,6 +296,25 @@ class Aligner:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _session(
+        self, question: Question, sampling: Sampling | None, wanted: ResponseFormat | None, *, ahead: bool
+    ) -> Session | SentenceSession:
+        chat = as_chat(question)
+        if self.card.prompt.unit == "sentence":
+            return SentenceSession(
+                chat, loop=self._loop, guards=self.guards, wanted=wanted,
+                job=lambda sentence, prefix, behind: self._job(
+                    chat, sentence, sampling, prefix=prefix, behind=behind
+                ),
+                settle=lambda job, ticket: self._await(job, ticket).completion,
+                known=lambda prefix: self.card.prompt.encode_open(self.codec, chat, prefix)[: self.context - 1],
+            )  # fmt: skip
+        return Session(
+            chat, loop=self._loop, codec=self.codec, prompt=self.card.prompt, context=self.context,
+            job=lambda answer: self._job(chat, answer, sampling, wanted), settle=self._await, guards=self.guards,
+            ahead=ahead,
+        )  # fmt: skip
+
     def _job(
         self,
         question: Question,
@@ -305,18 +322,23 @@ class Aligner:
         sampling: Sampling | None,
         wanted: ResponseFormat | None = None,
         gate: Gate | None = None,
-    ) -> _Job:
+        *,
+        prefix: str = "",
+        behind: str = "",
+    ) -> Job:
         chat = as_chat(question)
         sampling = sampling or self.sampling
         try:
-            return replace(self._encoded(chat, answer, sampling, gate or self.gate), wanted=wanted)
+            job = self._encoded(chat, answer, sampling, gate or self.gate, prefix, behind)
+            return replace(job, wanted=wanted)
         except PromptError as e:  # one text that cannot be encoded must not cost the others of its batch
-            return _Job(chat=chat, answer=answer, prompt=EncodedPrompt(ids=()), request=None, error=str(e))
+            return Job(chat=chat, answer=answer, prompt=EncodedPrompt(ids=()), request=None, error=str(e))
 
-    def _encoded(self, chat: Chat, answer: str, sampling: Sampling, gate: Gate | None) -> _Job:
+    def _encoded(self, chat: Chat, answer: str, sampling: Sampling, gate: Gate | None, prefix: str, behind: str) -> Job:
         copy = self.card.prompt.encode_correction(self.codec, answer)
         likely = len(copy) - 1
-        prompt = self.card.prompt.encode(self.codec, chat, answer, max_tokens=max(self.context - likely - 1, 1))
+        room = max(self.context - likely - 1, 1)
+        prompt = self.card.prompt.encode(self.codec, chat, answer + behind, max_tokens=room, prefix=prefix)
         room = self.context - len(prompt.ids)
         request = None
         if room > 0:  # a correction may be shorter than the answer; one that is not is caught as cut
@@ -327,9 +349,9 @@ class Aligner:
                 answer=tuple(copy) if self.speculate or gate is not None else (),
                 passes=gate.passes if gate is not None else None,
             )  # fmt: skip
-        return _Job(chat=chat, answer=answer, prompt=prompt, request=request, gate=gate)
+        return Job(chat=chat, answer=answer, prompt=prompt, request=request, gate=gate)
 
-    def _await(self, job: _Job, ticket: Ticket | None) -> Correction:
+    def _await(self, job: Job, ticket: Ticket | None) -> Correction:
         if job.error is not None:
             return self._kept(job, Completion(text="", finish_reason="error", error=job.error), "error")
         if ticket is None:
@@ -341,7 +363,7 @@ class Aligner:
             return self._kept(job, Completion(text="", finish_reason="error", error=str(e)), "error")
         return self._finish(job, decoded)
 
-    def _finish(self, job: _Job, decoded: Decoded) -> Correction:
+    def _finish(self, job: Job, decoded: Decoded) -> Correction:
         gate = None
         if job.gate is not None and decoded.log_probs is not None:
             gate = job.gate.decision(decoded.log_probs, len(job.prompt.ids))
@@ -353,14 +375,8 @@ class Aligner:
         )
         return replace(correction, gate=gate)
 
-    def _trimmed(self, job: _Job, text: str) -> str:
+    def _trimmed(self, job: Job, text: str) -> str:
         return outcome.trimmed(self.card.prompt, job.answer, text)
 
-    def _kept(self, job: _Job, completion: Completion, reason: KeptBecause) -> Correction:
+    def _kept(self, job: Job, completion: Completion, reason: KeptBecause) -> Correction:
         return outcome.kept(job.chat, job.answer, job.prompt, completion, reason)
-
-
-def _call(loop: asyncio.AbstractEventLoop, function: Any, value: Any) -> None:
-    """Hand a value to another thread's event loop; one that is closed wants nothing any more."""
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(function, value)

@@ -92,6 +92,13 @@ class _SlabLayer(CacheLayerMixin):
             self.keys[target, :, :length] = self.keys[source, :, :length]
             self.values[target, :, :length] = self.values[source, :, :length]
 
+    def swap(self, a: int, b: int, length_a: int, length_b: int) -> None:
+        for slab in (self.keys, self.values):
+            if slab is not None:
+                held = slab[a, :, :length_a].clone()
+                slab[a, :, :length_b] = slab[b, :, :length_b]
+                slab[b, :, :length_a] = held
+
     def spread(self, source: int, slots: slice, length: int) -> None:
         """Copy the first positions of one slot into others, growing the slab where it must."""
         if self.keys is not None and self.values is not None:
@@ -155,6 +162,11 @@ class SlabCache(Cache):
                 layer.move(mover, hole, staying[mover])
             order[hole] = mover
         return order
+
+    def swap(self, a: int, b: int, length_a: int, length_b: int) -> None:
+        """Exchange two slots that hold so many tokens each."""
+        for layer in self.layers:
+            layer.swap(a, b, length_a, length_b)
 
     def clear(self) -> None:
         """Give the memory back."""

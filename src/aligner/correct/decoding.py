@@ -2,14 +2,15 @@
 
 Rows join and leave between steps. A row that joins is read in one forward pass (prefill), with the answer that it
 corrects as a first draft of what it will write; then all rows advance, by one token and those of their drafts that the
-model would have written too. One thread at a time owns the model; everybody else holds tickets.
+model would have written too. One thread at a time owns the model; everybody else holds tickets. A prompt that is still
+being written is read ahead (`reader`), so that little of it is left when it is whole.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, Self
@@ -21,10 +22,14 @@ from torch import Tensor
 from aligner.correct.drafting import NO_DRAFT, Draft, Drafter, Phrases
 from aligner.correct.forward import Forward
 from aligner.correct.pace import Pace
+from aligner.correct.reader import Reader
+from aligner.correct.reading import Reading, common
 from aligner.correct.sampling import draw, row_generator
+from aligner.correct.slots import Slots
 from aligner.correct.ticket import Decoded, Request, Row, Ticket
 from aligner.errors import ConfigError, GenerationError, OutOfMemoryError
 
+_SOON = 64  # tokens drafted at first, at most, where a prompt was read ahead: somebody waits for the first one
 _SHARED = 32  # tokens that prompts have in common, at least, for them to be shared
 
 
@@ -33,7 +38,7 @@ class StepLoop:
 
     Args:
         model: a transformers causal LM with full or sliding-window attention, in eval mode.
-        max_rows: rows that are in the batch at once; more wait their turn.
+        max_rows: rows that are in the batch at once, and as many open ones besides; more wait their turn.
         prefill_tokens: padded tokens that one prefill pass reads at most (one longer row is read alone).
         cache_tokens: positions that the cache may hold, rows × longest row; None leaves it to `max_rows`.
 
@@ -58,7 +63,10 @@ class StepLoop:
         self._cache = self._forward.cache
         self._phrases = Phrases()
         self._pace = Pace()
-        self._rows: list[Row] = []
+        self._slots = Slots(self._cache)
+        self._reader = Reader(
+            self._forward, self._slots, most=max_rows, tokens=prefill_tokens, cache_tokens=cache_tokens
+        )
         self._joining: list[Row] = []
         self._waiting: deque[Ticket] = deque()
         self._wake = threading.Condition()
@@ -69,14 +77,52 @@ class StepLoop:
         """Prompt tokens that were not read again, because another row had them in common."""
 
     @property
+    def _rows(self) -> list[Row]:
+        return self._slots.rows
+
+    @property
+    def open_rows(self) -> int:
+        """Prompts that are being read ahead."""
+        return len(self._slots.open)
+
+    @property
     def forward_passes(self) -> int:
         """Passes so far, prefills and steps."""
         return self._forward.passes
 
     # -- for everybody -------------------------------------------------------------------------------------------
 
-    def submit(self, request: Request, on_token: Callable[[int], None] | None = None) -> Ticket:
+    def open(self, wanted: tuple[int, ...]) -> Reading:
+        """Begin to read a prompt that is still being written.
+
+        It is read by the loop's own thread (`start`), or while others are waited for.
+        """
+        reading = Reading(wanted=wanted)
+        with self._wake:
+            self._reader.add(reading)
+            self._wake.notify()
+        return reading
+
+    def read(self, reading: Reading, wanted: tuple[int, ...]) -> None:
+        """More of its prompt is known; ids that changed are read again."""
+        with self._wake:
+            reading.wanted = wanted
+            self._reader.news = True
+            self._wake.notify()
+
+    def leave(self, reading: Reading) -> None:
+        """Its prompt is not wanted any more."""
+        with self._wake:
+            reading.cancelled = True
+            self._reader.news = True
+            self._wake.notify()
+
+    def submit(
+        self, request: Request, on_token: Callable[[int], None] | None = None, reading: Reading | None = None
+    ) -> Ticket:
         """Queue a request; `on_token` is called on the loop's thread with each new id.
+
+        Of a prompt that was opened (`reading`), only what is not in the cache yet is read.
 
         Raises:
             ConfigError: an empty prompt, nothing to generate, or an answer with ids that the model does not have.
@@ -87,7 +133,7 @@ class StepLoop:
         if request.answer and not 0 <= min(request.answer) <= max(request.answer) < self._forward.vocabulary:
             raise ConfigError(f"the answer has ids outside the model's vocabulary of {self._forward.vocabulary}; "
                               "encode it with the corrector's own tokenizer")  # fmt: skip
-        ticket = Ticket(request, on_token)
+        ticket = Ticket(request, on_token, reading)
         with self._wake:
             if self._closed:
                 raise GenerationError("the corrector is closed; load it again")
@@ -133,7 +179,9 @@ class StepLoop:
         self._fail(
             [row.ticket for row in self._rows] + list(self._waiting), GenerationError("the corrector was closed")
         )
-        self._rows, self._waiting = [], deque()
+        self._reader.clear()
+        self._slots.clear()
+        self._waiting = deque()
 
     def __enter__(self) -> Self:
         return self
@@ -146,7 +194,7 @@ class StepLoop:
     def _run(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._closed or self._waiting or self._rows)
+                self._wake.wait_for(lambda: self._closed or self._waiting or self._rows or self._reader.news)
                 if self._closed:
                     return
             with self._driver, suppress(Exception):  # whoever it concerns has been told by then
@@ -158,18 +206,21 @@ class StepLoop:
         try:
             self._leave()
             while joiners := self._next_joiners():
-                self._guarded(joiners, self._prefill)
+                for group in self._groups(joiners):
+                    self._guarded(group, self._prefill)
                 self._leave()
+            self._reader.turn()
             if self._rows:
                 self._guarded(self._rows, self._step)
                 self._leave()
         except BaseException:
             # Ctrl-C on the thread that drives, or a fault of ours: nobody may wait for ever for rows in mid-air.
             self._fail([row.ticket for row in [*self._rows, *self._joining]], GenerationError("interrupted"))
-            self._rows, self._joining = [], []
-            self._cache.clear()
+            self._reader.clear()
+            self._slots.clear()
+            self._joining = []
             raise
-        return bool(self._rows or self._waiting)
+        return bool(self._rows or self._waiting or self._reader.news)
 
     def _guarded(self, rows: list[Row], advance: Callable[[list[Row]], None]) -> None:
         """Advance rows; a failure becomes the answer of exactly the rows that were in the failed pass."""
@@ -186,12 +237,13 @@ class StepLoop:
     def _drop(self, rows: list[Row], error: Exception) -> None:
         self._fail([row.ticket for row in rows], error)
         self._retain([row for row in self._rows if row not in rows])
-        if not self._rows:
+        if not len(self._slots):
             self._cache.clear()
 
     def _next_joiners(self) -> list[Row]:
         """The longest run of waiting requests that fits beside the rows and in one prefill pass."""
         joiners = self._joining = []
+        ripe: set[Reading] = set()
         widest = reach = 0
         for row in self._rows:
             reach = max(reach, _reach(row.ticket.request))
@@ -204,15 +256,42 @@ class StepLoop:
                     further = max(reach, _reach(ticket.request))
                     if joiners and wider * count > self.prefill_tokens:
                         break
-                    total = (len(self._rows) + count) * further
-                    if self.cache_tokens is not None and total > self.cache_tokens and (joiners or self._rows):
+                    reading = ticket.reading if ticket.reading is not None and _is_open(ticket.reading) else None
+                    ripe |= {reading} if reading is not None else set()
+                    fits = self._make_room(count, further, ripe)
+                    if not fits and (joiners or self._rows):
                         break
                     widest, reach = wider, further
-                    joiners.append(Row(ticket=ticket, length=0))
+                    joiners.append(_joiner(ticket, reading))
                 self._waiting.popleft()
                 if ticket.cancelled and not ticket.future.done():
                     ticket.future.set_result(Decoded(ids=(), finish_reason="cancelled"))
         return joiners
+
+    def _make_room(self, joiners: int, reach: int, ripe: set[Reading]) -> bool:
+        """Whether the cache holds so many rows more; open rows that are not ripe give way."""
+        while self.cache_tokens is not None:
+            idle = [reading for reading in self._slots.open if reading not in ripe]
+            furthest = max([reach, *(reading.length for reading in idle)])
+            if (len(self._rows) + joiners + len(idle)) * furthest <= self.cache_tokens:
+                return True
+            if not self._reader.evict(ripe):
+                return False
+        return True
+
+    def _groups(self, joiners: list[Row]) -> Iterator[list[Row]]:
+        """Those that were read ahead, which already have their slots, and those that are new."""
+        ripe = {row.ticket.reading: row for row in joiners if row.ticket.reading is not None and row.ahead}
+        if ripe:
+            self._slots.ripen(ripe)
+            group = self._rows[: len(ripe)]
+            starts = max(row.length for row in group)
+            width = max(len(row.ticket.request.prompt) + len(row.ticket.request.answer) - row.length for row in group)
+            furthest = max(_reach(row.ticket.request) for row in group)
+            # Padding must not reach where no row may write.
+            yield from [group] if starts + width <= furthest else [[row] for row in group]
+        if fresh := [row for row in joiners if not row.ahead]:
+            yield fresh
 
     def _prefill(self, joiners: list[Row]) -> None:
         began = perf_counter()
@@ -223,15 +302,21 @@ class StepLoop:
                 row.drafter = Drafter(row.ticket.request.answer, row.ticket.request.prompt, self._phrases)
                 most = min(_draftable(row), len(row.ticket.request.answer))
                 asked = row.ticket.request.passes is not None  # then the whole answer is read, whether it pays or not
+                if row.ahead and not asked:
+                    most = min(most, _SOON)
                 row.rates = self._pace.rates()
                 row.draft = row.rates.best(row.drafter.drafts(most if asked else self._pace.first(most, rows)))
-        shared = self._share(prompts)
-        read = [(*prompt[shared:], *row.draft.tokens) for row, prompt in zip(joiners, prompts, strict=True)]
+        if not joiners[0].ahead:  # what was read ahead stands in its own slot already
+            shared = self._share(prompts)
+            for row in joiners:
+                row.length = shared
+        starts = [row.length for row in joiners]
+        read = [(*prompt[row.length :], *row.draft.tokens) for row, prompt in zip(joiners, prompts, strict=True)]
         width = max(map(len, read))
         # Right padding: no later position is ever looked at by an earlier one, so the causal mask alone is enough.
         tokens = torch.tensor([[*ids, *[ids[-1]] * (width - len(ids))] for ids in read], device=self.model.device)
-        wanted = [(len(p) - 1 - shared, len(row.draft.tokens) + 1) for p, row in zip(prompts, joiners, strict=True)]
-        logits = self._forward(tokens, [shared] * len(joiners), wanted, len(self._rows))
+        wanted = [(len(row.ticket.request.prompt) - row.length - 1, len(row.draft.tokens) + 1) for row in joiners]
+        logits = self._forward(tokens, starts, wanted, self._slots.slot(joiners[0]))
         for row, prompt in zip(joiners, prompts, strict=True):
             row.length = len(prompt)
             if not row.ticket.request.sampling.greedy:
@@ -239,7 +324,8 @@ class StepLoop:
         self._pass(joiners, logits)
         self._accept(joiners, logits)
         self._pace.took(tokens.numel(), perf_counter() - began)
-        self._rows = self._rows + joiners
+        if not joiners[0].ahead:
+            self._rows.extend(joiners)
 
     def _pass(self, joiners: Sequence[Row], logits: Float[Tensor, "wanted vocab"]) -> None:
         """End the rows whose answers may stand as they are, by how likely their copies are."""
@@ -260,17 +346,20 @@ class StepLoop:
 
         Many answers to one question have all of it in common, and any two prompts their instruction.
         """
-        first, count = len(self._rows), len(prompts)
-        common = _common(min(prompts), max(prompts))[: min(map(len, prompts)) - 1]
-        known = [len(_common(row.ticket.request.prompt, common)) for row in self._rows]
+        first, count = len(self._slots), len(prompts)
+        alike = prompts[0][: min(common(min(prompts), max(prompts)), min(map(len, prompts)) - 1)]
+        # In the order of the slots: open rows hold what was read, which may differ from what is wanted by now.
+        held = [reading.read for reading in self._slots.open]
+        held += [row.ticket.request.prompt[: row.length] for row in self._rows]
+        known = [common(ids, alike) for ids in held]
         source = max(range(first), key=known.__getitem__, default=first)
         length = known[source] if known else 0
-        if (count - 1) * len(common) - self._pace.fixed > count * length:  # a pass of its own pays
-            source, length = first, len(common)
+        if (count - 1) * len(alike) - self._pace.fixed > count * length:  # a pass of its own pays
+            source, length = first, len(alike)
         if length < _SHARED:
             return 0
         if source == first:
-            tokens = torch.tensor([common], device=self.model.device)
+            tokens = torch.tensor([alike], device=self.model.device)
             self._forward(tokens, [0], [(length - 1, 1)], first)
         self._forward.share(source, first, count, length)
         self.shared_tokens += length * (count - (source == first))
@@ -281,7 +370,8 @@ class StepLoop:
         width = self._draft(rows)
         read = [(row.token, *row.draft.tokens) for row in rows]
         tokens = torch.tensor([[*ids, *[ids[-1]] * (1 + width - len(ids))] for ids in read], device=self.model.device)
-        logits = self._forward(tokens, [row.length for row in rows], [(0, len(ids)) for ids in read], 0)
+        logits = self._forward(tokens, [row.length for row in rows], [(0, len(ids)) for ids in read],
+                               len(self._slots.open))  # fmt: skip
         for row in rows:
             row.length += 1
         self._accept(rows, logits)
@@ -336,6 +426,7 @@ class StepLoop:
 
     def _leave(self) -> None:
         """Rows that are done or cancelled hand over their result and leave the batch."""
+        self._reader.leave()
         staying = []
         for row in self._rows:
             if row.finish is None and row.ticket.cancelled:
@@ -354,10 +445,8 @@ class StepLoop:
             self._retain(staying)
 
     def _retain(self, staying: list[Row]) -> None:
-        slots = {id(row): slot for slot, row in enumerate(self._rows)}
-        kept = [slots[id(row)] for row in staying]
-        order = self._cache.keep(kept, [row.length for row in staying])
-        self._rows = [self._rows[slot] for slot in order]
+        self._slots.keep(self._slots.open, staying)
+        self._reader.freed()
 
     def _fail(self, tickets: Sequence[Ticket], error: Exception) -> None:
         for ticket in tickets:
@@ -369,14 +458,20 @@ def _no_memory() -> OutOfMemoryError:
     return OutOfMemoryError("not enough memory for one pass; lower max_rows or the answer's length")
 
 
-def _common(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
-    """What both begin with."""
-    end = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    return one[:end]
-
-
 def _reach(request: Request) -> int:
     return len(request.prompt) + request.max_new_tokens
+
+
+def _is_open(reading: Reading) -> bool:
+    return reading.state == "open" and not reading.cancelled
+
+
+def _joiner(ticket: Ticket, reading: Reading | None) -> Row:
+    """A ticket's row; with what an open row has read of its prompt. The last id is always read, for its logits."""
+    if reading is None:
+        return Row(ticket=ticket, length=0)
+    length = min(common(reading.read, ticket.request.prompt), len(ticket.request.prompt) - 1)
+    return Row(ticket=ticket, length=length, ahead=True)
 
 
 def _draftable(row: Row) -> int:

@@ -48,7 +48,7 @@ class Forward:
         self._sliding: int | None = getattr(config, "sliding_window", None)
         self._layer_types = set(getattr(config, "layer_types", None) or ())
         self._eager = attention == "eager"
-        self._wanted: tuple[Tensor, Tensor] | None = None
+        self._wanted: tuple[Tensor, ...] | None = None
         self._hook = head.register_forward_pre_hook(self._select)
 
     def __call__(
@@ -61,14 +61,15 @@ class Forward:
         """Read tokens into the slots from `first` on, each row from its own start.
 
         Args:
-            wanted: (column, count) of each row: the positions whose logits are returned, row after row.
+            wanted: (column, count) of each row: the positions whose logits are returned, row after row; none where
+                nothing is to be written yet.
         """
         window = Window(first=first, starts=tuple(starts), width=tokens.shape[1])
         positions = window.positions(tokens.device)
         self.cache.aim(window, positions)
         rows = [row for row, (_, count) in enumerate(wanted) for _ in range(count)]
         columns = [column + i for column, count in wanted for i in range(count)]
-        self._wanted = (torch.tensor(rows, device=tokens.device), torch.tensor(columns, device=tokens.device))
+        self._wanted = tuple(torch.tensor(places, dtype=torch.long, device=tokens.device) for places in (rows, columns))
         # The causal mask alone is enough for rows that begin, and for one token of rows that are equally long.
         plain = window.even and (window.starts[0] == 0 or window.width == 1)
         try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from aligner.correct.guards import GuardPolicy, ResponseFormat, check, reported
+from aligner.correct.guards import GuardPolicy, ResponseFormat, check, leaked_scripts, named_scripts, reported
 from aligner.prompts import EncodedPrompt, PromptFormat, question_text
 from aligner.types import Chat, Completion, Correction, KeptBecause
+
+_REACH = 3  # characters by which a word of a script is told from a letter of it
 
 
 def finished(
@@ -57,6 +59,27 @@ def trimmed(form: PromptFormat, answer: str, text: str) -> str:
     """The published formats end in "ASSISTANT:", so their models put a space of their own first."""
     own = form.name != "chat" and not answer.startswith(" ")
     return text.removeprefix(" ") if own else text
+
+
+class ScriptWatch:
+    """Looks for foreign scripts in a correction while it is written; what it finds, the guards find in the whole.
+
+    Where the policy does not enforce that guard, it finds nothing.
+    """
+
+    def __init__(self, chat: Chat, answer: str, policy: GuardPolicy) -> None:
+        question = question_text(chat)
+        self._on = policy.script_leak == "enforce"
+        self._reference, self._named = f"{question}\n{answer}", named_scripts(question)
+        self._tail = ""
+
+    def leaks(self, piece: str) -> bool:
+        """Whether this next piece brings in a script that neither question nor answer uses."""
+        if not self._on:
+            return False
+        # Letters that stand alone may be at home where a word of them is not, so words are seen across pieces.
+        text, self._tail = self._tail + piece, (self._tail + piece)[-_REACH:]
+        return bool(leaked_scripts(self._reference, text, self._named))
 
 
 def _flags(prompt: EncodedPrompt) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ class RemoteAligner:
         guards: what keeps the original answer, and what is only reported.
 
     Raises:
-        ConfigError: the address is none, or the key's variable is not set.
+        ConfigError: the address is none, the key's variable is not set, or the corrector corrects sentence by sentence.
     """
 
     def __init__(
@@ -73,6 +73,8 @@ class RemoteAligner:
         self._api = OpenAIGenerator(
             url, model or "", api_key_env=api_key_env, concurrency=concurrency, timeout=timeout, retries=retries
         )
+        if card.prompt.unit == "sentence":
+            raise ConfigError(f"{url}: a corrector of sentences runs in process only; give its directory")
         self.card, self.context, self.sends, self.sampling = card, context, sends, sampling or Sampling()
         self.concurrency, self.guards = concurrency, guards or GuardPolicy()
         self.codec = TextCodec(tokenizer)
@@ -136,6 +138,7 @@ class RemoteAligner:
         reason: str | None = None
         usage: Any = None
         broken: str | None = None
+        watch = outcome.ScriptWatch(job.chat, answer, self.guards)
         async with self._api.connected() as link, link.slots:
             try:
                 fields = await self._split(link, job.body)
@@ -148,7 +151,13 @@ class RemoteAligner:
                         for choice in (value.get("choices") or [])[:1]:
                             reason = choice.get("finish_reason") or reason
                             text = choice.get("text") or ""
-                            if text := text if texts else outcome.trimmed(self.card.prompt, answer, text):
+                            text = text if texts else outcome.trimmed(self.card.prompt, answer, text)
+                            if watch.leaks(text):
+                                yield Delta(text="" if texts else answer)
+                                yield Delta(text="", finish_reason="cancelled", usage=usage_of(usage),
+                                            kept_because="script_leak")  # fmt: skip
+                                return
+                            if text:
                                 texts.append(text)
                                 yield Delta(text=text)
             except failures() as e:

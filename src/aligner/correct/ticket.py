@@ -11,6 +11,7 @@ import torch
 
 from aligner.correct.drafting import NO_DRAFT, Draft, Drafter
 from aligner.correct.pace import Rates
+from aligner.correct.reading import Reading
 from aligner.errors import ConfigError
 from aligner.types import Sampling
 
@@ -55,8 +56,11 @@ class Decoded:
 class Ticket:
     """A claim on one row. `future` yields its Decoded; `cancel` makes the row leave before the next step."""
 
-    def __init__(self, request: Request, on_token: Callable[[int], None] | None) -> None:
+    def __init__(
+        self, request: Request, on_token: Callable[[int], None] | None, reading: Reading | None = None
+    ) -> None:
         self.request = request
+        self.reading = reading  # an open row that may have read much of the prompt
         self.future: Future[Decoded] = Future()
         # Only `cancel` may end a row: a future that its waiter cancelled would break the loop when it is resolved.
         self.future.set_running_or_notify_cancel()
@@ -73,6 +77,7 @@ class Row:
 
     ticket: Ticket
     length: int  # tokens in the cache
+    ahead: bool = False  # its prompt was read ahead, and it has a slot
     token: int = -1  # the newest token, not yet in the cache
     out: list[int] = field(default_factory=list)
     generator: torch.Generator | None = None

@@ -11,9 +11,11 @@ from typing import Any, Literal
 
 from aligner.serve import sse, wire
 from aligner.serve.wire import Answer, Json
-from aligner.types import Usage
+from aligner.types import Chat, Usage
 
 _OPEN, _CLOSE = "<think>", "</think>"
+Place = tuple[int, int]
+"""Where a text stands in a response: which choice or item, and which part of it."""
 
 
 @dataclass(slots=True)
@@ -31,10 +33,12 @@ class _Choice:
 
 @dataclass(slots=True)
 class Step:
-    """What one event of the upstream leads to: bytes to send now, and answers that are whole."""
+    """What one event of the upstream leads to: bytes to send now, answers that are whole, and text of answers that are
+    not (`heard`, by place)."""
 
     now: list[bytes] = field(default_factory=list)
     ready: list[Answer] = field(default_factory=list)
+    heard: list[tuple[Place, str]] = field(default_factory=list)
     failed: bool = False
 
 
@@ -74,9 +78,17 @@ class ChunkStream:
             self._read(wire.read_reply(event.data, "a chunk of the upstream"), event, step)
         return step
 
-    def text(self, answer: Answer, piece: str) -> bytes:
+    def place(self, answer: Answer) -> Place:
+        """Where an answer that is whole stands."""
+        return answer.index, 0
+
+    def question(self, place: Place) -> Chat:
+        """What an answer that is not whole yet answers."""
+        return wire.question(self._kind, self._request, place[0])
+
+    def text(self, place: Place, piece: str) -> bytes:
         """A chunk with the next piece of a corrected text."""
-        return self._chunk(answer.index, piece)
+        return self._chunk(place[0], piece)
 
     def finish(self, answer: Answer, text: str, spent: Usage, extension: Json | None) -> bytes:
         """The chunk that ends a choice, as the upstream sent it but for its text."""
@@ -127,7 +139,10 @@ class ChunkStream:
         name = "content" if self._kind == "chat" else "text"
         held.called = held.called or bool(delta.get("tool_calls") or delta.get("function_call"))
         text = delta.get(name)
+        known = len(held.texts)
         shown = self._sift(held, text) if isinstance(text, str) else ""
+        if len(held.texts) > known and not held.called:
+            step.heard.append(((index, 0), "".join(held.texts[known:])))
         if isinstance(text, str) and text:
             held.logprobs = bool(wire.drop_token_fields(choice)) or held.logprobs
             delta[name] = shown

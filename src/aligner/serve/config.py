@@ -92,6 +92,9 @@ class ServeConfig(Config):
     """Tokens that the corrector's cache may hold; lower it where memory runs out."""
     speculate: bool = True
     """Verify each answer in place of writing it token by token: faster, and the corrections are the same."""
+    sentences: bool = False
+    """Show corrected sentences of a stream while the upstream still writes; for a corrector trained with
+    unit=sentence."""
     device: str | None = None
     """cpu, cuda, …; left out: the accelerator where there is one."""
     dtype: Dtype = "auto"

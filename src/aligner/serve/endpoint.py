@@ -15,9 +15,10 @@ from aligner.errors import RequestError
 from aligner.generate.collect import closing
 from aligner.serve import headers as h
 from aligner.serve import sse, wire
+from aligner.serve.ahead import Ahead
 from aligner.serve.asgi import Exchange
 from aligner.serve.choice import Choice
-from aligner.serve.chunks import ChunkStream
+from aligner.serve.chunks import ChunkStream, Place
 from aligner.serve.connection import Reply
 from aligner.serve.events import EventStream
 from aligner.serve.options import HEADER, Options
@@ -25,7 +26,7 @@ from aligner.serve.policy import Outcome, Policy
 from aligner.serve.shadow import Shadow
 from aligner.serve.upstreams import Route, Upstreams
 from aligner.serve.wire import Answer, Json
-from aligner.types import Corrector, Usage
+from aligner.types import Corrector, OpenedLive, Usage
 
 Mode = Literal["correct", "shadow"]
 _TELLS = b"x-aligner-corrected"
@@ -44,6 +45,24 @@ class _Asked:
     untouched: str | None
 
 
+@dataclass(slots=True)
+class _Showing:
+    """An answer that is being shown, and what it is once the upstream is done, which took `seconds`."""
+
+    place: Place
+    pieces: AsyncIterator[str | Outcome]
+    whole: asyncio.Future[Answer]
+    opened: OpenedLive | None = None  # its first sentences are shown before it is whole
+    task: asyncio.Task[None] | None = None
+    seconds: float = 0.0
+
+    def end(self, answer: Answer, seconds: float) -> None:
+        self.seconds = seconds
+        self.whole.set_result(answer)
+        if self.opened is not None:
+            self.opened.end(answer.text)
+
+
 class Corrected:
     """Answers requests: the upstream is asked, its answer corrected and put in its place.
 
@@ -53,6 +72,7 @@ class Corrected:
         choice: the correctors.
         share: of the requests that are corrected, drawn by `seed` and the request's body.
         own_keys: clients send keys of ours, which no upstream may see.
+        sentences: show corrected sentences of streams while the upstream still writes.
         shadow: where corrections are recorded that nobody is shown; None shows them.
     """
 
@@ -65,10 +85,12 @@ class Corrected:
         share: float = 1.0,
         seed: int = 0,
         own_keys: bool = False,
+        sentences: bool = False,
         shadow: Shadow | None = None,
     ) -> None:
         self.upstreams, self.policy, self.choice, self.shadow = upstreams, policy, choice, shadow
         self.share, self.seed, self.own_keys = share, seed, own_keys
+        self.sentences = sentences
         self._links = AsyncExitStack()
 
     async def open(self) -> None:
@@ -195,24 +217,43 @@ class Corrected:
         broken: list[RequestError] = []
         failed = False
 
-        async def show(answer: Answer, seconds: float) -> None:
+        async def show(showing: _Showing) -> None:
             try:
-                await self._show(asked, exchange, shape, answer, seconds)
+                await self._show(asked, exchange, shape, showing)
             except RequestError as e:
                 broken.append(e)
 
-        async with asyncio.TaskGroup() as group:
-            try:
-                async with closing(self._events(reply)) as events:
-                    async for event in events:
-                        step = shape.feed(event)
-                        await exchange.send(b"".join(step.now))
-                        for answer in step.ready:
-                            group.create_task(show(answer, perf_counter() - began))
-                        failed = failed or step.failed
-            except RequestError as e:
-                broken.append(e)
-            self.policy.metrics.upstream_seconds.observe(perf_counter() - began)
+        live: dict[Place, _Showing] = {}
+
+        with Ahead(lambda place: self.policy.open(shape.question(place), asked.corrector)) as ahead:
+            async with asyncio.TaskGroup() as group:
+                try:
+                    async with closing(self._events(reply)) as events:
+                        async for event in events:
+                            step = shape.feed(event)
+                            await exchange.send(b"".join(step.now))
+                            for place, text in step.heard:
+                                opened = ahead.push(place, text)
+                                if self.sentences and isinstance(opened, OpenedLive):
+                                    whole = asyncio.get_running_loop().create_future()
+                                    live[place] = _Showing(place, self.policy.live(opened, whole), whole, opened)
+                                    live[place].task = group.create_task(show(live[place]))
+                            for answer in step.ready:
+                                place = shape.place(answer)
+                                showing = live.pop(place, None)
+                                if showing is None:
+                                    pieces = self.policy.stream(answer, asked.corrector, ahead.take(place))
+                                    whole = asyncio.get_running_loop().create_future()
+                                    showing = _Showing(place, pieces, whole)
+                                    group.create_task(show(showing))
+                                showing.end(answer, perf_counter() - began)
+                            failed = failed or step.failed
+                except RequestError as e:
+                    broken.append(e)
+                for left in live.values():  # the upstream broke off: they would wait for ever
+                    if left.task is not None:
+                        left.task.cancel()
+                self.policy.metrics.upstream_seconds.observe(perf_counter() - began)
         if not broken and not failed and not shape.whole:
             broken.append(RequestError("the upstream broke off before its answer was whole; try again", status=502,
                                        code="upstream_broke_off"))  # fmt: skip
@@ -237,17 +278,18 @@ class Corrected:
                                code="upstream_broke_off") from None  # fmt: skip
 
     async def _show(
-        self, asked: _Asked, exchange: Exchange, shape: ChunkStream | EventStream, answer: Answer, seconds: float
+        self, asked: _Asked, exchange: Exchange, shape: ChunkStream | EventStream, showing: _Showing
     ) -> None:
         outcome = Outcome(text="")
-        async with closing(self.policy.stream(answer, asked.corrector)) as pieces:
+        async with closing(showing.pieces) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Outcome):
                     outcome = piece
                 elif piece:
-                    await exchange.send(shape.text(answer, piece))
+                    await exchange.send(shape.text(showing.place, piece))
+        answer = await showing.whole
         lost = wire.drop_token_fields(answer.beside) if isinstance(shape, ChunkStream) else []
-        extension = outcome.extension(asked.options, lost, seconds)
+        extension = outcome.extension(asked.options, lost, showing.seconds)
         await exchange.send(shape.finish(answer, outcome.text, outcome.spent, extension))
 
 

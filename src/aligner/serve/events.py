@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from aligner.serve import sse, wire
-from aligner.serve.chunks import Step
+from aligner.serve.chunks import Place, Step
 from aligner.serve.wire import Answer, Json
-from aligner.types import Usage
+from aligner.types import Chat, Usage
 
 _ENDS = ("response.completed", "response.incomplete")
 _FAILS = ("error", "response.failed")
@@ -57,13 +57,29 @@ class EventStream:
             self._places = {id(answer): _place(value["response"], answer) for answer in step.ready}
         elif _is_text(kind, value):
             self._held.append(value)
+            output, content, piece = value.get("output_index"), value.get("content_index"), value.get("delta")
+            if (
+                kind == "response.output_text.delta"
+                and isinstance(output, int)
+                and isinstance(content, int)
+                and isinstance(piece, str)
+            ):
+                step.heard.append(((output, content), piece))
         else:
             step.now.append(self._encoded(value))
         return step
 
-    def text(self, answer: Answer, piece: str) -> bytes:
+    def place(self, answer: Answer) -> Place:
+        """Where an answer that is whole stands."""
+        return self._places[id(answer)]
+
+    def question(self, place: Place) -> Chat:
+        """What an answer that is not whole yet answers."""
+        return wire.question("responses", self._request)
+
+    def text(self, place: Place, piece: str) -> bytes:
         """An event with the next piece of a corrected text."""
-        output, content = self._places[id(answer)]
+        output, content = place
         like = next((e for e in self._held if _at(e, output, content) and "delta" in str(e.get("type"))), {})
         value = {**like, "type": "response.output_text.delta", "output_index": output, "content_index": content,
                  "delta": piece}  # fmt: skip

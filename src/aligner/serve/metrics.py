@@ -40,7 +40,7 @@ class Metrics:
         )
         self.answers = Counter(
             "aligner_answers",
-            "Answers by what became of them: changed, copied, kept, failed or untouched.",
+            "Answers by what became of them: changed, copied, passed by the gate, kept, failed or untouched.",
             ("outcome",),
             registry=at,
         )
@@ -52,6 +52,9 @@ class Metrics:
             "aligner_copied_share", "Share of a correction's words that stand in the answer.", buckets=_SHARES,
             registry=at,
         )  # fmt: skip
+        self.read_ahead = Counter(
+            "aligner_read_ahead", "Answers that the corrector began to read while they were written.", registry=at
+        )
         self.gate = Counter("aligner_gate", "What the gate decided: passed or held.", ("decision",), registry=at)
         self.gate_nats = Histogram(
             "aligner_gate_nats", "Minus the log-likelihood of a copy, where a gate decided; 0 is a certain copy.",
@@ -76,7 +79,8 @@ class Metrics:
             return
         # A copy needs no counting of words.
         copy = correction.is_copy
-        self.answers.labels("copied" if copy else "changed").inc()
+        passed = correction.gate is not None and correction.gate.passed
+        self.answers.labels("passed" if passed else "copied" if copy else "changed").inc()
         self.edit_ratio.observe(0.0 if copy else correction.edit_ratio)
         self.copied_share.observe(1.0 if copy else correction.copied_share)
 

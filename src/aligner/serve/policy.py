@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any, Literal
@@ -17,7 +17,18 @@ from aligner.generate.collect import closing
 from aligner.serve.metrics import Metrics
 from aligner.serve.options import Options
 from aligner.serve.wire import Answer
-from aligner.types import Completion, Correction, Corrector, Delta, GateDecision, Usage
+from aligner.types import (
+    Chat,
+    Completion,
+    Correction,
+    Corrector,
+    Delta,
+    GateDecision,
+    Opened,
+    OpenedLive,
+    Opens,
+    Usage,
+)
 
 OnFailure = Literal["error", "pass-through"]
 _log = logging.getLogger(__name__)
@@ -29,8 +40,8 @@ class Outcome:
     """What became of one answer. `reason` is None where `text` is the corrector's.
 
     `late`: a guard fired when text had been sent already, so that `text` is not the original though there is a reason.
-    `buffered`: a stream was asked for, and the text came whole. `seconds` is what the corrector took, None where it was
-    not asked.
+    `buffered`: a stream was asked for, and the text came whole. `seconds` is what the corrector took after the answer
+    was whole, None where it was not asked.
     """
 
     text: str
@@ -95,6 +106,17 @@ class Policy:
         self.timeout, self.max_waiting = timeout, max_waiting
         self.waiting = 0
 
+    def open(self, question: Chat, corrector: Corrector) -> Opened | None:
+        """Begin to read an answer that is still being written; None where the corrector cannot do that."""
+        if not isinstance(corrector, Opens) or not question:
+            return None
+        try:
+            opened = corrector.open(question)
+        except AlignerError:
+            return None  # whatever is wrong is told when the answer is corrected
+        self.metrics.read_ahead.inc()
+        return opened
+
     async def correct(self, answer: Answer, corrector: Corrector) -> Outcome:
         """Correct one answer.
 
@@ -130,8 +152,12 @@ class Policy:
             for task in tasks:
                 task.cancel()
 
-    async def stream(self, answer: Answer, corrector: Corrector) -> AsyncIterator[str | Outcome]:
+    async def stream(
+        self, answer: Answer, corrector: Corrector, opened: Opened | None = None
+    ) -> AsyncIterator[str | Outcome]:
         """The pieces of what is shown in an answer's place, and then what became of it.
+
+        `opened` has read the answer while it was written.
 
         Raises:
             RequestError: as `correct`; also where the corrector fails after some of its text was shown.
@@ -150,7 +176,7 @@ class Policy:
             with self._place():
                 async with (
                     asyncio.timeout(self.timeout) as limit,
-                    closing(corrector.stream(answer.question, answer.text)) as deltas,
+                    closing(_streamed(answer, corrector, opened)) as deltas,
                 ):
                     async for delta in deltas:
                         limit.reschedule(None)  # the time that the client takes is not the corrector's
@@ -196,6 +222,58 @@ class Policy:
                       late=kept is not None and not correction.is_copy,
                       buffered=isinstance(corrector, KeepBest))  # fmt: skip
 
+    async def live(self, opened: OpenedLive, whole: asyncio.Future[Answer]) -> AsyncIterator[str | Outcome]:
+        """As `stream`, of an answer that is not whole yet: `whole` is done when it is.
+
+        Raises:
+            RequestError: as `stream`.
+        """
+        began = ready = perf_counter()
+        shown: list[str] = []
+
+        def over(_: asyncio.Future[Answer]) -> None:
+            nonlocal ready
+            ready = perf_counter()
+            with suppress(RuntimeError):  # it is over already
+                limit.reschedule(asyncio.get_running_loop().time() + self.timeout)
+
+        last = Delta(text="", finish_reason="error", kept_because="error")
+        failure: Exception | None = None
+        try:
+            with self._place():
+                async with asyncio.timeout(None) as limit, closing(opened.live()) as deltas:
+                    whole.add_done_callback(over)
+                    async for delta in deltas:
+                        last = delta
+                        if delta.text:
+                            if not shown:
+                                self.metrics.first_seconds.observe(perf_counter() - began)
+                            shown.append(delta.text)
+                            yield delta.text
+        except TimeoutError:
+            failure = self._slow()
+        except Exception as e:
+            failure = e
+        answer = await whole
+        if failure is None and last.kept_because == "error":
+            failure = _wrong("the corrector failed")
+        if failure is not None:
+            outcome = self._failed(answer, failure)
+            if shown:
+                raise failure if isinstance(failure, RequestError) else _wrong(_said(failure))
+            yield outcome.text
+            yield outcome
+            return
+        completion = Completion(text="".join(shown), finish_reason=last.finish_reason or "stop",
+                                usage=last.usage or Usage())  # fmt: skip
+        correction = Correction(question=answer.question, answer=answer.text, text=completion.text,
+                                completion=completion, kept_because=last.kept_because)  # fmt: skip
+        seconds = perf_counter() - ready
+        self.metrics.corrected(correction, seconds)
+        reason = answer.untouched or last.kept_because
+        yield Outcome(text=correction.text, reason=reason, correction=correction, seconds=seconds,
+                      late=reason is not None and not correction.is_copy)  # fmt: skip
+
     def _outcome(self, answer: Answer, correction: Correction, began: float) -> Outcome:
         if correction.kept_because == "error":
             return self._failed(answer, _wrong(correction.completion.error or "the corrector failed"))
@@ -239,6 +317,12 @@ class Policy:
         finally:
             self.waiting -= 1
             self.metrics.waiting.dec()
+
+
+def _streamed(answer: Answer, corrector: Corrector, opened: Opened | None) -> AsyncIterator[Delta]:
+    if opened is not None:
+        return opened.stream(answer.text)
+    return corrector.stream(answer.question, answer.text)
 
 
 def _decision(gate: GateDecision | None) -> dict[str, Any] | None:

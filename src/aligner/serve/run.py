@@ -66,6 +66,10 @@ def gateway(config: ServeConfig, corrector: Corrector, existing: Existing = "ref
     if unknown := [name for name in named if name and name not in known]:
         raise ConfigError(f"--upstream-key-env: no upstream is called '{unknown[0]}'; name one of --upstream NAME=URL")
     upstreams = Upstreams(all_upstreams, timeout=config.upstream_timeout, answer_limit=config.answer_limit)
+    card = getattr(corrector, "card", None)
+    if config.sentences and (card is None or card.prompt.unit != "sentence"):
+        raise ConfigError(f"--sentences: the corrector {config.aligner} was trained on whole answers; train one with "
+                          "unit=sentence, or leave it out")  # fmt: skip
     ranker = load_ranker(config.scorer, config.device, config.dtype) if config.scorer is not None else None
     choice = Choice(corrector, gate=config.gate, ranker=ranker, best_of=config.best_of, most=config.max_best_of)
     metrics = Metrics()
@@ -77,8 +81,9 @@ def gateway(config: ServeConfig, corrector: Corrector, existing: Existing = "ref
     if config.out is not None:
         shadow = Shadow(policy, RunDir.create(config.out, config, existing).samples())
     corrected = Corrected(
-        upstreams, policy, choice, share=config.share, seed=config.seed, own_keys=bool(keys), shadow=shadow
-    )
+        upstreams, policy, choice, share=config.share, seed=config.seed, own_keys=bool(keys),
+        sentences=config.sentences, shadow=shadow,
+    )  # fmt: skip
     return Gateway(
         upstreams, corrected, Door(keys, config.host, config.allow_host), metrics,
         max_requests=config.max_requests, body_limit=config.body_limit,

@@ -127,10 +127,13 @@ class TrainConfig(RunSettings):
     request: str | None = None
     """The chat format's turn after the answer; left out: the package's own, and an empty one for a model from
     scratch."""
+    unit: Literal["answer", "sentence"] = "answer"
+    """sentence: learn to correct the next sentence after what was corrected before it, on rows made by aligning each
+    triplet; for `aligner serve --sentences`."""
     samples: int = Field(default=20, ge=0)
     """Held-out rows per source that are corrected at the end and shown in the report."""
     gate: bool = True
-    """Calibrate the gate on the held-out rows at the end: each is corrected once."""
+    """Calibrate the gate on the held-out rows at the end: each is corrected once. Not for sentences."""
     warmup: Warmup = Warmup()
     residual: Schedule = Schedule()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,10 @@ def _train(session: Session[TrainConfig], files: list[Path], mix: list[Path]) ->
 
 
 def _prompt(config: TrainConfig, tokenizer: Any) -> PromptFormat:
+    return replace(_layout(config, tokenizer), unit=config.unit)
+
+
+def _layout(config: TrainConfig, tokenizer: Any) -> PromptFormat:
     given = {name: getattr(config, name) for name in ("instruction", "request")}
     given = {name: text for name, text in given.items() if text is not None}
     if config.prompt is None and not given and config.model is not None:
@@ -89,7 +94,7 @@ def _finish(
                 row = sample_row(triplet, correction)
                 writer.write(row)
                 samples.append(row)
-        gate = _calibrated(aligner, held_out, place) if config.gate else None
+        gate = _calibrated(aligner, held_out, place) if config.gate and config.unit == "answer" else None
         lineage = lineage_to_json(aligner.card.lineage)
     session.finish(
         {

@@ -18,6 +18,7 @@ from aligner.rows import read_rows, storage_errors
 from aligner.tokens import TextCodec
 from aligner.train.config import TrainConfig
 from aligner.train.row_file import EncodedRow, RowFile, TooLong
+from aligner.train.sentences import TrainingRow, sentence_rows
 from aligner.train.text_rows import TextFormat, read_text_rows
 from aligner.triplets import is_held_out, read_triplets, to_triplet
 from aligner.types import Triplet
@@ -73,8 +74,19 @@ def data_files(patterns: tuple[str, ...], setting: str = "data") -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def encode_row(triplet: Triplet, prompt: PromptFormat, codec: TextCodec, max_length: int) -> EncodedRow | None:
-    """A triplet as training sees it and serving will; None where it does not fit.
+def training_rows(triplet: Triplet, prompt: PromptFormat) -> Iterator[TrainingRow]:
+    """What is learned of a triplet: itself, or its sentences."""
+    if prompt.unit == "sentence":
+        yield from sentence_rows(triplet)
+    else:
+        yield TrainingRow(triplet=triplet)
+
+
+def encode_row(
+    triplet: Triplet, prompt: PromptFormat, codec: TextCodec, max_length: int, prefix: str = "", behind: str = ""
+) -> EncodedRow | None:
+    """A row as training sees it and serving will; None where it does not fit. `prefix` and `behind` are what was
+    corrected before and the white space after, where the row is a sentence.
 
     The oldest turns of a long conversation are left out first, as in serving.
 
@@ -85,7 +97,7 @@ def encode_row(triplet: Triplet, prompt: PromptFormat, codec: TextCodec, max_len
     room = max_length - len(completion)
     if room < 1:
         return None
-    encoded = prompt.encode(codec, triplet.chat, triplet.answer, max_tokens=room)
+    encoded = prompt.encode(codec, triplet.chat, triplet.answer + behind, max_tokens=room, prefix=prefix)
     if len(encoded.ids) > room:
         return None
     return EncodedRow(ids=(*encoded.ids, *completion), prompt_length=len(encoded.ids))
@@ -145,24 +157,28 @@ def _write_triplets(
             prepared.dropped["blank_correction"] += 1
             continue
         try:
-            row = encode_row(triplet, prompt, codec, config.max_length)
-            if row is None:
-                prepared.dropped["too_long"] += 1
-                too_long.rows += 1
-                if not prepared.train:
-                    too_long.longest = max(too_long.longest, _needed(triplet, prompt, codec))
+            rows = [(r, _encoded(r, prompt, codec, config)) for r in training_rows(triplet, prompt)]
+            for row, encoded in rows:
+                if encoded is None:
+                    prepared.dropped["too_long"] += 1
+                    too_long.rows += 1
+                    if not prepared.train:
+                        too_long.longest = max(too_long.longest, _needed(row, prompt, codec))
+                else:
+                    writers["residual"].write(encoded)
+            if not any(encoded is not None for _, encoded in rows):
                 continue
-            writers["residual"].write(row)
             prepared.train += 1
             if not in_warmup(triplet, config):
                 continue
-            identity = encode_row(triplet.identity(), prompt, codec, config.max_length)
+            identities = [_encoded(r, prompt, codec, config) for r in training_rows(triplet.identity(), prompt)]
         except PromptError as e:
             raise DataError(f"{where}: {e}") from None
-        if identity is None:
-            prepared.dropped["identity_too_long"] += 1
-        else:
-            writers["warmup"].write(identity)
+        for identity in identities:
+            if identity is None:
+                prepared.dropped["identity_too_long"] += 1
+            else:
+                writers["warmup"].write(identity)
     prepared.held_out, prepared.held_out_total = measured.items(), measured.seen
     return too_long
 
@@ -214,7 +230,12 @@ def _located(files: list[Path]) -> Iterator[tuple[str, Triplet]]:
             yield f"{path}:{row.line}", to_triplet(path, row)
 
 
-def _needed(triplet: Triplet, prompt: PromptFormat, codec: TextCodec) -> int:
-    return len(prompt.encode(codec, triplet.chat, triplet.answer).ids) + len(
+def _encoded(row: TrainingRow, prompt: PromptFormat, codec: TextCodec, config: TrainConfig) -> EncodedRow | None:
+    return encode_row(row.triplet, prompt, codec, config.max_length, row.prefix, row.behind)
+
+
+def _needed(row: TrainingRow, prompt: PromptFormat, codec: TextCodec) -> int:
+    triplet = row.triplet
+    return len(prompt.encode(codec, triplet.chat, triplet.answer + row.behind, prefix=row.prefix).ids) + len(
         prompt.encode_correction(codec, triplet.correction)
     )

@@ -15,7 +15,7 @@ from aligner.errors import DataError, PromptError
 from aligner.objectives import completion_log_probs
 from aligner.prompts import PromptFormat
 from aligner.tokens import TextCodec
-from aligner.train.dataset import encode_row
+from aligner.train.dataset import encode_row, training_rows
 from aligner.train.row_file import EncodedRow
 from aligner.types import Correction, Triplet
 
@@ -40,12 +40,15 @@ class HeldOut:
         kept: dict[str, list[Triplet]] = defaultdict(list)
         for triplet in triplets:
             try:
-                row = encode_row(triplet, prompt, codec, max_length)
+                found = [
+                    encode_row(r.triplet, prompt, codec, max_length, r.prefix, r.behind)
+                    for r in training_rows(triplet, prompt)
+                ]
             except PromptError as e:
                 raise DataError(f"data: the row '{triplet.id}' of '{triplet.source}': {e}") from None
-            if row is not None:
+            if fitting := [row for row in found if row is not None]:
                 source = triplet.source.split("/")[0]
-                rows[source].append(row)
+                rows[source] += fitting
                 kept[source].append(triplet)
         return cls(rows={k: tuple(rows[k]) for k in sorted(rows)}, triplets={k: tuple(kept[k]) for k in sorted(kept)})
 

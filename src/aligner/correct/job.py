@@ -1,0 +1,25 @@
+"""Job: one answer on its way through the step loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aligner.correct.gate import Gate
+from aligner.correct.guards import ResponseFormat
+from aligner.correct.ticket import Request
+from aligner.prompts import EncodedPrompt
+from aligner.types import Chat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """An answer, its prompt, and what the loop is asked; `request` is None where it does not fit, or cannot be encoded
+    (`error`)."""
+
+    chat: Chat
+    answer: str
+    prompt: EncodedPrompt
+    request: Request | None
+    gate: Gate | None = None
+    error: str | None = None
+    wanted: ResponseFormat | None = None

@@ -1,0 +1,191 @@
+"""SentenceSession: sentences are corrected while the answer is still being written, each checked before it is shown."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from typing import Self
+
+from aligner.correct import outcome
+from aligner.correct.decoding import StepLoop
+from aligner.correct.guards import GuardPolicy, ResponseFormat, check
+from aligner.correct.job import Job
+from aligner.correct.reading import Reading
+from aligner.correct.sentences import Splitter, parts
+from aligner.correct.ticket import Ticket
+from aligner.errors import PromptError
+from aligner.prompts import EncodedPrompt, question_text
+from aligner.types import Chat, Completion, Correction, Delta, KeptBecause, Usage
+
+
+class SentenceSession:
+    """One answer: its text is pushed as it comes, and `stream` shows its corrected sentences as soon as each is done.
+
+    A sentence stays as it is where its correction would be thrown away by a guard. What is shown cannot be taken back:
+    a guard of the whole text that fires at the end is named in the last delta. A session that is not finished must be
+    closed.
+
+    Args:
+        chat: the question.
+        loop: the corrector's.
+        job: makes the job of a sentence by what was corrected before it and the white space behind it.
+        settle: waits for a job's ticket and gives what was written, or why nothing was.
+        known: ids of the question and of what was corrected so far, which are read ahead.
+        guards: what keeps a sentence as it is, and the whole answer.
+        wanted: the format of the whole answer.
+    """
+
+    def __init__(
+        self,
+        chat: Chat,
+        *,
+        loop: StepLoop,
+        job: Callable[[str, str, str], Job],
+        settle: Callable[[Job, Ticket | None], Completion],
+        known: Callable[[str], tuple[int, ...]],
+        guards: GuardPolicy,
+        wanted: ResponseFormat | None = None,
+    ) -> None:
+        self._guards, self._wanted = guards, wanted
+        self._chat, self._loop, self._job, self._settle, self._known = chat, loop, job, settle, known
+        self._splitter = Splitter()
+        self._coming: asyncio.Queue[tuple[str, bool] | None] = asyncio.Queue()
+        self._pushed: list[str] = []
+        self._ended = False
+        self._reading: Reading | None = None
+        self._shown = self._behind = ""  # what was shown, and the white space behind it that was not yet
+        self._kept: Counter[KeptBecause] = Counter()
+        self._count = 0
+        self._usage = Usage()
+        self._error: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return "".join(self._pushed)
+
+    def push(self, text: str) -> None:
+        """More of the answer."""
+        if not self._ended:
+            self._pushed.append(text)
+            for sentence in self._splitter.push(text):
+                self._coming.put_nowait((sentence, True))  # a cut is made where more follows
+
+    def end(self, answer: str | None = None) -> None:
+        """The answer is whole. `answer` is it, where nothing was pushed."""
+        if self._ended:
+            return
+        if answer is not None and not self._pushed:
+            self._pushed.append(answer)
+            sentences = self._splitter.push(answer, final=True)
+        else:
+            sentences = self._splitter.push("", final=True)
+        self._ended = True
+        for i, sentence in enumerate(sentences, start=1):
+            self._coming.put_nowait((sentence, i < len(sentences)))
+        self._coming.put_nowait(None)
+
+    async def finish(self, answer: str | None = None) -> Correction:
+        """The correction of the whole answer."""
+        self.end(answer)
+        async for _ in self.live():
+            pass
+        return self._whole()
+
+    async def stream(self, answer: str | None = None) -> AsyncIterator[Delta]:
+        """The correction of an answer that is whole; otherwise as `live`."""
+        self.end(answer)
+        async for delta in self.live():
+            yield delta
+
+    async def live(self) -> AsyncIterator[Delta]:
+        """The corrected sentences, each as soon as it is done, until `end` was called. Leaving early cancels."""
+        try:
+            self._read_ahead()
+            while (coming := await self._coming.get()) is not None:
+                if text := await self._corrected(*coming):
+                    yield Delta(text=text)
+            done = self._whole()
+            # Where nothing was shown yet, the original still can be.
+            if rest := parts(self.text)[1] if self._shown else done.text:
+                yield Delta(text=rest)
+            yield Delta(text="", finish_reason=done.completion.finish_reason, usage=self._usage,
+                        kept_because=done.kept_because)  # fmt: skip
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give up what was read ahead. Closing twice does nothing."""
+        if self._reading is not None:
+            self._loop.leave(self._reading)
+            self._reading = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def _corrected(self, sentence: str, more: bool) -> str:
+        """What is shown for a sentence: the white space before it, and its correction or itself."""
+        core, behind = parts(sentence)
+        new = await self._asked(core, behind if more else "") if core else ""
+        text = self._behind * bool(self._shown) + new if new else ""
+        if new:
+            self._shown, self._behind = self._shown + text, behind
+        return text
+
+    async def _asked(self, core: str, behind: str) -> str:
+        self._count += 1
+        job = self._job(core, self._shown, behind)
+        ticket: Ticket | None = None
+        if job.request is not None:
+            ticket = self._loop.start().submit(job.request, reading=self._reading)
+            try:
+                await asyncio.wait([asyncio.wrap_future(ticket.future)])
+            finally:
+                ticket.cancel()
+        written = self._settle(job, ticket)
+        self._usage += written.usage
+        self.close()
+        reason = self._why_kept(core, written, job)
+        if reason is not None:
+            self._kept[reason] += 1
+            self._error = self._error or written.error
+        new = core if reason is not None else written.text.strip()
+        self._read_ahead(self._shown + (self._behind if self._shown and new else "") + new)
+        return new
+
+    def _why_kept(self, core: str, written: Completion, job: Job) -> KeptBecause | None:
+        if written.finish_reason == "error":
+            return "too_long" if job.error is None and job.request is None else "error"
+        if not written.text.strip():
+            return None  # a sentence may be left out
+        question = f"{question_text(self._chat)}\n{self.text}"
+        return check(
+            question=question,
+            answer=core,
+            correction=written.text,
+            finish_reason=written.finish_reason,
+            policy=self._guards,
+        )
+
+    def _read_ahead(self, prefix: str = "") -> None:
+        """The question, and what was corrected so far, are read while the next sentence is still being written."""
+        try:
+            known = self._known(prefix)
+        except PromptError:
+            return
+        self._reading = self._loop.start().open(known) if known else None
+
+    def _whole(self) -> Correction:
+        flags = tuple(f"kept_sentences:{reason}:{count}" for reason, count in sorted(self._kept.items()))
+        prompt = EncodedPrompt(ids=(), flags=flags)
+        shown = self._shown + (parts(self.text)[1] if self._shown else "")
+        if self._count and sum(self._kept.values()) == self._count:  # nothing of it is the corrector's
+            reason, _ = self._kept.most_common(1)[0]
+            completion = Completion(text="", finish_reason="error", usage=self._usage, error=self._error)
+            return outcome.kept(self._chat, self.text, prompt, completion, reason)
+        completion = Completion(text=shown, finish_reason="stop", usage=self._usage)
+        return outcome.finished(self._chat, self.text, prompt, completion, wanted=self._wanted, policy=self._guards)

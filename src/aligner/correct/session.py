@@ -1,0 +1,170 @@
+"""Session: the correction of an answer that is still being written. What is known of it is read ahead."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Self
+
+from aligner.correct import outcome
+from aligner.correct.decoding import StepLoop
+from aligner.correct.guards import GuardPolicy
+from aligner.correct.job import Job
+from aligner.correct.ticket import Ticket
+from aligner.errors import PromptError
+from aligner.prompts import PromptFormat
+from aligner.tokens import IncrementalText, TextCodec
+from aligner.types import Chat, Correction, Delta, Usage
+
+# New text is worth encoding the whole answer again when it is so many characters long, and such a share of what was
+# encoded before: then all of that costs a small multiple of encoding the answer once.
+_ENOUGH, _SHARE = 24, 16
+
+
+class Session:
+    """One answer: its text is pushed as it comes, then `finish` or `stream` corrects it as a whole.
+
+    The correction is the one that the whole answer gets. A session that is not finished must be closed.
+
+    Args:
+        chat: the question.
+        loop, codec, prompt, context: the corrector's.
+        job: makes the job of the whole answer.
+        settle: waits for a job's ticket and makes its correction.
+        guards: what stops a stream, as it keeps the original answer otherwise.
+        ahead: read the question and the text that is pushed before the answer is whole.
+    """
+
+    def __init__(
+        self,
+        chat: Chat,
+        *,
+        loop: StepLoop,
+        codec: TextCodec,
+        prompt: PromptFormat,
+        context: int,
+        job: Callable[[str], Job],
+        settle: Callable[[Job, Ticket | None], Correction],
+        guards: GuardPolicy,
+        ahead: bool = True,
+    ) -> None:
+        self._chat, self._loop, self._codec, self._prompt, self._context = chat, loop, codec, prompt, context
+        self._job, self._settle, self._guards = job, settle, guards
+        self._pieces: list[str] = []
+        self._length = self._encoded = 0
+        known = self._known() if ahead else None
+        self._reading = loop.start().open(known) if known else None
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return "".join(self._pieces)
+
+    def push(self, text: str) -> None:
+        """More of the answer. Never blocks and never fails: what cannot be read ahead is read later."""
+        self._pieces.append(text)
+        self._length += len(text)
+        if self._reading is None or self._length - self._encoded < max(_ENOUGH, self._encoded // _SHARE):
+            return
+        self._encoded = self._length
+        known = self._known()
+        if known is None:
+            self.close()
+        else:
+            self._loop.read(self._reading, known)
+
+    async def finish(self, answer: str | None = None) -> Correction:
+        """The correction of the whole answer; `answer` is what was pushed unless given."""
+        job = self._job(self.text if answer is None else answer)
+        try:
+            if job.request is None:
+                return self._settle(job, None)
+            ticket = self._loop.start().submit(job.request, reading=self._reading)
+            try:
+                await asyncio.wait([asyncio.wrap_future(ticket.future)])
+            except asyncio.CancelledError:
+                ticket.cancel()
+                raise
+            return self._settle(job, ticket)
+        finally:
+            self.close()
+
+    async def stream(self, answer: str | None = None) -> AsyncIterator[Delta]:
+        """The correction of the whole answer as it is written. Leaving the iteration early cancels it.
+
+        A gate decides before the first piece. What was shown cannot be taken back: a foreign script stops the stream
+        before it is shown, and what was shown before it stays; a guard that fires at the end is named in the last
+        delta's `kept_because`. An answer that does not fit is handed through as it is.
+        """
+        job = self._job(self.text if answer is None else answer)
+        ticket: Ticket | None = None
+        try:
+            if job.request is None:
+                kept = self._settle(job, None)
+                yield Delta(text=kept.text)
+                yield Delta(text="", finish_reason="error", usage=Usage(), kept_because=kept.kept_because)
+                return
+            running = asyncio.get_running_loop()
+            tokens: asyncio.Queue[int | None] = asyncio.Queue()
+            ticket = self._loop.start().submit(
+                job.request, lambda token: _call(running, tokens.put_nowait, token), self._reading
+            )
+            ticket.future.add_done_callback(lambda _: _call(running, tokens.put_nowait, None))
+            pieces, watch = IncrementalText(self._codec), outcome.ScriptWatch(job.chat, job.answer, self._guards)
+            written = 0
+            shown = ended = False
+            while not ended:
+                token = await tokens.get()
+                ended = token is None
+                written += not ended
+                text = pieces.push([] if token is None else [token], final=ended)
+                text = text if shown else outcome.trimmed(self._prompt, job.answer, text)
+                if watch.leaks(text):
+                    if not shown:
+                        yield Delta(text=job.answer)  # nothing was shown yet, so the original still can be
+                    usage = Usage(prompt_tokens=len(job.prompt.ids), completion_tokens=written)
+                    yield Delta(text="", finish_reason="cancelled", usage=usage, kept_because="script_leak")
+                    return
+                if text:
+                    shown = True
+                    yield Delta(text=text)
+            done = self._settle(job, ticket)
+            if not shown and (done.kept_because is not None or done.is_copy):
+                yield Delta(text=done.text)
+            yield Delta(
+                text="",
+                finish_reason=done.completion.finish_reason,
+                usage=done.completion.usage,
+                kept_because=done.kept_because,
+                gate=done.gate,
+            )
+        finally:
+            if ticket is not None:
+                ticket.cancel()
+            self.close()
+
+    def close(self) -> None:
+        """Give up what was read ahead. Closing twice does nothing."""
+        if self._reading is not None:
+            self._loop.leave(self._reading)
+            self._reading = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _known(self) -> tuple[int, ...] | None:
+        """Ids of the prompt as far as it is known; None where they cannot be read ahead."""
+        try:
+            ids = self._prompt.encode_open(self._codec, self._chat, self.text)
+        except PromptError:
+            return None
+        return ids if len(ids) < self._context else None
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Any, value: Any) -> None:
+    """Hand a value to another thread's event loop; one that is closed wants nothing any more."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(function, value)

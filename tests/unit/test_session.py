@@ -1,0 +1,85 @@
+"""Sessions take the gate, the guards and the format that a corrector, or one view of it, has."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import pytest
+
+from aligner import Aligner
+from aligner.correct.gate import Gate
+from aligner.correct.guards import GuardPolicy
+from aligner.correct.ticket import Row
+from aligner.types import Correction, Delta
+from tests.models import tiny_aligner
+
+ANSWER = "The fox sat on the mat."
+
+
+def writes(aligner: Aligner, text: str, monkeypatch: Any) -> None:
+    """Whatever the model would write, it writes this, and no more."""
+    aligner.speculate = False
+    real = Row.accept
+
+    def accept(self: Row, token: int) -> None:
+        ids = [*aligner.codec.encode(text), *aligner._stop_ids]
+        real(self, ids[len(self.out)] if len(self.out) < len(ids) else token)
+
+    monkeypatch.setattr(Row, "accept", accept)
+
+
+async def finished(aligner: Aligner, answer: str = ANSWER, **options: Any) -> Correction:
+    session = aligner.open("q", **options)
+    for at in range(0, len(answer), 5):
+        session.push(answer[at : at + 5])
+        await asyncio.sleep(0)
+    return await session.finish()
+
+
+async def streamed(aligner: Aligner, answer: str = ANSWER, **options: Any) -> list[Delta]:
+    session = aligner.open("q", **options)
+    session.push(answer)
+    return [delta async for delta in session.stream()]
+
+
+def test_views_with_other_gates_share_the_batch_and_not_the_gate() -> None:
+    with tiny_aligner(context=1024) as aligner:
+        passing = aligner.with_gate(Gate(threshold=-math.inf))
+        assert passing._loop is aligner._loop
+
+        async def both() -> list[Correction]:
+            return list(await asyncio.gather(finished(passing), finished(aligner)))
+
+        gated, plain = asyncio.run(both())
+        deltas = asyncio.run(streamed(passing))
+        assert (gated.text, gated.gate is not None and gated.gate.passed) == (ANSWER, True)
+        assert plain.gate is None
+        assert plain == aligner.correct("q", ANSWER)
+        assert "".join(delta.text for delta in deltas) == ANSWER
+        assert deltas[-1].gate is not None
+        assert deltas[-1].gate.passed
+
+
+def test_the_format_is_kept_to(monkeypatch) -> None:
+    with tiny_aligner(context=1024) as aligner:
+        writes(aligner, "no JSON at all.", monkeypatch)
+        form = {"type": "json_object"}
+        done = asyncio.run(finished(aligner, '{"a": 1}', response_format=form))
+        assert (done.text, done.kept_because) == ('{"a": 1}', "broken_format")
+        last = asyncio.run(streamed(aligner, '{"a": 1}', response_format=form))[-1]
+        assert last.kept_because == "broken_format"
+        assert asyncio.run(finished(aligner)).kept_because is None
+
+
+@pytest.mark.parametrize("mode", ["enforce", "report", "off"])
+def test_a_foreign_script_stops_a_stream_only_where_that_guard_is_enforced(mode: Any, monkeypatch) -> None:
+    with tiny_aligner(context=1024, guards=GuardPolicy(script_leak=mode)) as aligner:
+        writes(aligner, "The fox 猫 sat on the mat.", monkeypatch)
+        deltas = asyncio.run(streamed(aligner))
+        text = "".join(delta.text for delta in deltas)
+        if mode == "enforce":
+            assert (text, deltas[-1].kept_because) == ("The fox ", "script_leak")
+        else:
+            assert (text, deltas[-1].kept_because) == ("The fox 猫 sat on the mat.", None)
