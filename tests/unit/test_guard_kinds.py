@@ -55,9 +55,7 @@ DAMAGE: dict[GuardName, list[Corrected]] = {
     "script_leak": [replace(BASE, correction=ANSWER.replace("that is all", "that is 全 all"))],
     "changed_language": [replace(BASE, question=QUESTION, answer=ENGLISH, correction=GERMAN)],
     "repeated": [
-        replace(
-            BASE, correction=ANSWER.replace("See https", "A long word or two. A long word or two. See https")
-        ),
+        replace(BASE, correction=ANSWER.replace("See https", "A long word or two. A long word or two. See https")),
         replace(BASE, answer=ENGLISH, correction=f"{ENGLISH} {ENGLISH}"),
     ],
     "collapsed": [replace(BASE, answer=LONG, correction="It is.")],
