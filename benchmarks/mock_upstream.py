@@ -2,7 +2,7 @@
 
     python benchmarks/mock_upstream.py --port N [--answers FILE]
 
-FILE is a JSON list of answers; a request's `user` is the number of its own (any other gets a fixed one). A request's
+FILE is a JSON list of answers; a request's `seed`, which every proxy passes on, is the number of its own. A request's
 field `fault` is one of FAULTS. Streams come in pieces of three words with pauses, so that they can break in the middle.
 """
 
@@ -60,8 +60,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         request = json.loads(b"".join(self._body) or b"{}")
-        user = request.get("user") or ""
-        answer = self._answers[int(user)] if user.isdigit() and int(user) < len(self._answers) else FIXED
+        answer = self._answers[request["seed"]] if self._answers else FIXED
         fault = request.get("fault")
         if fault in _REFUSALS:
             status, body, headers = _REFUSALS[fault]

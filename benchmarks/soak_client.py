@@ -64,7 +64,7 @@ class Planned:
 
     def data(self, host: str) -> bytes:
         body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": self.question}],
-                                "user": str(self.number), "stream": self.stream}  # fmt: skip
+                                "seed": self.number, "stream": self.stream}  # fmt: skip
         if self.fault is not None:
             body["fault"] = self.fault
         data = json.dumps(body).encode()
