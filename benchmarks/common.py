@@ -5,13 +5,60 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from aligner.correct.decoding import StepLoop
+from aligner.correct.ticket import Request
 from aligner.runs import environment
+
+TIE = 1e-5
+
+
+def step_loop(loop: StepLoop, batch: int, rows: Sequence[Request]) -> list[list[int]]:
+    """What the step loop writes, so many requests at a time."""
+    written = []
+    for start in range(0, len(rows), batch):
+        tickets = [loop.submit(request) for request in rows[start : start + batch]]
+        written += [list(loop.wait(ticket).ids) for ticket in tickets]
+    return written
+
+
+def generate(model: Any, batch: int, rows: Sequence[Request], **options: Any) -> list[list[int]]:
+    """What transformers' generate() writes, so many requests at a time, padded on the left."""
+    written = []
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        width = max(len(r.prompt) for r in part)
+        tokens = torch.tensor([[0] * (width - len(r.prompt)) + list(r.prompt) for r in part])
+        mask = torch.tensor([[0] * (width - len(r.prompt)) + [1] * len(r.prompt) for r in part])
+        with torch.inference_mode():
+            output = model.generate(
+                tokens, attention_mask=mask, max_new_tokens=max(r.max_new_tokens for r in part), do_sample=False,
+                pad_token_id=0, eos_token_id=sorted(part[0].stop_ids) or None, **options,
+            )  # fmt: skip
+        for request, row_ids in zip(part, output[:, width:].tolist(), strict=True):
+            ids = row_ids[: request.max_new_tokens]
+            written.append(ids[: next((i for i, t in enumerate(ids) if t in request.stop_ids), len(ids))])
+    return written
+
+
+def ties(model: Any, rows: Sequence[Request], mine: list[list[int]], theirs: list[list[int]]) -> int:
+    """Rows that differ where the two likeliest tokens lie within 1e-5; one that differs elsewhere is an error."""
+    count = 0
+    for request, a, b in zip(rows, mine, theirs, strict=True):
+        if a == b:
+            continue
+        at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+        with torch.inference_mode():
+            top = model(torch.tensor([[*request.prompt, *a[:at]]])).logits[0, -1].topk(2).values
+        if float(top[0] - top[1]) > TIE:
+            raise SystemExit(f"tokens differ at {at}, where the likeliest leads by {float(top[0] - top[1]):.1e}")
+        count += 1
+    return count
 
 
 def interleaved(functions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:

@@ -24,9 +24,10 @@ from random import Random
 from typing import Any
 
 import torch
-from common import interleaved, row, write
+from common import generate, interleaved, row, step_loop, ties, write
 
 from aligner import Aligner, edits
+from aligner.correct.decoding import StepLoop
 from aligner.correct.drafting import Drafter, Phrases
 from aligner.correct.pace import Pace
 from aligner.correct.ticket import Request
@@ -38,7 +39,6 @@ from aligner.recipes.suite_models import Models, Size
 from aligner.triplets import read_triplets
 from aligner.types import as_chat
 
-TIE = 1e-5
 REAL = Path(os.environ.get("ALIGNER_REAL_DATA", Path(__file__).resolve().parents[1] / "../shared/data"))
 MIX = {"faultless": 5, "one fault": 3, "more faults": 2}
 LOOKUP = (10, 32)
@@ -85,47 +85,9 @@ def requests(aligner: Aligner, pairs: Sequence[tuple[str, str]]) -> list[Request
     return made
 
 
-def ours(aligner: Aligner, batch: int, rows: Sequence[Request]) -> list[list[int]]:
-    loop = aligner._loop
-    loop._phrases = Phrases()  # those of the last repeat are these very corrections
-    written = []
-    for start in range(0, len(rows), batch):
-        tickets = [loop.submit(request) for request in rows[start : start + batch]]
-        written += [list(loop.wait(ticket).ids) for ticket in tickets]
-    return written
-
-
-def generate(aligner: Aligner, batch: int, rows: Sequence[Request], **options: Any) -> list[list[int]]:
-    written = []
-    for start in range(0, len(rows), batch):
-        part = rows[start : start + batch]
-        width = max(len(r.prompt) for r in part)
-        tokens = torch.tensor([[0] * (width - len(r.prompt)) + list(r.prompt) for r in part])
-        mask = torch.tensor([[0] * (width - len(r.prompt)) + [1] * len(r.prompt) for r in part])
-        with torch.inference_mode():
-            output = aligner.model.generate(
-                tokens, attention_mask=mask, max_new_tokens=max(r.max_new_tokens for r in part), do_sample=False,
-                pad_token_id=0, eos_token_id=sorted(part[0].stop_ids), **options,
-            )  # fmt: skip
-        for request, row_ids in zip(part, output[:, width:].tolist(), strict=True):
-            ids = row_ids[: request.max_new_tokens]
-            written.append(ids[: next((i for i, t in enumerate(ids) if t in request.stop_ids), len(ids))])
-    return written
-
-
-def ties(aligner: Aligner, rows: Sequence[Request], mine: list[list[int]], theirs: list[list[int]]) -> int:
-    """Rows that differ at a tie; one that differs elsewhere is an error."""
-    count = 0
-    for request, a, b in zip(rows, mine, theirs, strict=True):
-        if a == b:
-            continue
-        at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-        with torch.inference_mode():
-            top = aligner.model(torch.tensor([[*request.prompt, *a[:at]]])).logits[0, -1].topk(2).values
-        if float(top[0] - top[1]) > TIE:
-            raise SystemExit(f"tokens differ at {at}, where the likeliest leads by {float(top[0] - top[1]):.1e}")
-        count += 1
-    return count
+def ours(loop: StepLoop, batch: int, rows: Sequence[Request]) -> list[list[int]]:
+    loop.forget()  # what the last repeat wrote are these very corrections
+    return step_loop(loop, batch, rows)
 
 
 def mixed(aligner: Aligner, count: int, seed: int) -> list[Request]:
@@ -139,19 +101,19 @@ def pocket(aligner: Aligner, quick: bool) -> list[dict[str, Any]]:
     buckets = {name: requests(aligner, answers(i, count, 0)) for i, name in enumerate(MIX)}
     rows = []
     for name, made in {**buckets, "mix": mixed(aligner, count, 1)}.items():
-        peers = {"generate": partial(generate, aligner, 1, made)}
-        peers |= {f"prompt lookup {n}": partial(generate, aligner, 1, made, prompt_lookup_num_tokens=n)
+        peers = {"generate": partial(generate, aligner.model, 1, made)}
+        peers |= {f"prompt lookup {n}": partial(generate, aligner.model, 1, made, prompt_lookup_num_tokens=n)
                   for n in LOOKUP}  # fmt: skip
-        mine = partial(ours, aligner, 1, made)
-        plain = generate(aligner, 1, made)
-        extra = {"tied_rows": ties(aligner, made, mine(), plain), "answers": len(made),
+        mine = partial(ours, aligner._loop, 1, made)
+        plain = generate(aligner.model, 1, made)
+        extra = {"tied_rows": ties(aligner.model, made, mine(), plain), "answers": len(made),
                  "copies": sum(tuple(ids) == r.answer[:-1] for ids, r in zip(plain, made, strict=True))}  # fmt: skip
         times = interleaved({"ours": mine, **peers}, repeats)
         rows += [row(f"pocket, {name}", peer, "wall time", "s", times["ours"], times[peer], **extra) for peer in peers]
     batched = mixed(aligner, 40 if quick else 100, 2)
     for batch in (8, 32):
-        mine, plain = partial(ours, aligner, batch, batched), partial(generate, aligner, batch, batched)
-        extra = {"tied_rows": ties(aligner, batched, mine(), plain()), "answers": len(batched)}
+        mine, plain = partial(ours, aligner._loop, batch, batched), partial(generate, aligner.model, batch, batched)
+        extra = {"tied_rows": ties(aligner.model, batched, mine(), plain()), "answers": len(batched)}
         times = interleaved({"ours": mine, "generate": plain}, repeats)
         rows.append(row(f"pocket, mix, batch {batch}", "generate", "wall time", "s", times["ours"], times["generate"],
                         **extra))  # fmt: skip
@@ -165,22 +127,13 @@ def shared(aligner: Aligner, quick: bool) -> list[dict[str, Any]]:
     talk = " ".join(q for q, _ in answers(0, 6, 3))
     pairs = [(f"{talk} {question}", answer) for _, answer in answers(1, 32, 2)]
     made = requests(aligner, pairs)
-    loop = aligner._loop
-    find = loop._share
     tokens = sum(len(request.prompt) for request in made)
-    written = {}
-
-    def run(share: bool) -> None:
-        loop._share = find if share else lambda _: 0  # type: ignore[method-assign]
-        written[share] = ours(aligner, 32, made)
-        loop._share = find  # type: ignore[method-assign]
-
-    before = loop.shared_tokens
-    run(True)
-    saved = loop.shared_tokens - before
-    run(False)
-    tied = ties(aligner, made, written[True], written[False])
-    times = interleaved({"ours": partial(run, True), "apart": partial(run, False)}, 3 if quick else 5)
+    with StepLoop(aligner.model) as together, StepLoop(aligner.model, share=False) as apart:
+        written = [ours(loop, 32, made) for loop in (together, apart)]
+        saved = together.shared_tokens
+        tied = ties(aligner.model, made, *written)
+        peers = {"ours": partial(ours, together, 32, made), "apart": partial(ours, apart, 32, made)}
+        times = interleaved(peers, 3 if quick else 5)
     extra = {"answers": 32, "prompt_tokens": tokens, "tokens_saved": saved, "tied_rows": tied}
     return [row("pocket, one question, 32 answers", "no sharing", "wall time", "s", times["ours"], times["apart"],
                 **extra)]  # fmt: skip

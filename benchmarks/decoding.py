@@ -15,14 +15,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from common import finish, interleaved, row
+from common import finish, generate, interleaved, row, step_loop, ties
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from aligner.correct.decoding import StepLoop
 from aligner.correct.ticket import Request
 
 VOCABULARY = 4096
-TIE = 1e-5
 
 
 def build_model(layers: int, hidden: int) -> LlamaForCausalLM:
@@ -37,44 +36,6 @@ def build_model(layers: int, hidden: int) -> LlamaForCausalLM:
         if parameter.dim() > 1:
             parameter.data.mul_(4)  # random models repeat one token for ever; larger weights vary more
     return model
-
-
-def generate(model: LlamaForCausalLM, prompts: list[list[int]], new: int, stops: frozenset[int]) -> list[list[int]]:
-    width = max(map(len, prompts))
-    tokens = torch.tensor([[0] * (width - len(p)) + p for p in prompts])
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    with torch.inference_mode():
-        output = model.generate(
-            tokens, attention_mask=mask, max_new_tokens=new, do_sample=False, pad_token_id=0,
-            eos_token_id=sorted(stops) or None,
-        )  # fmt: skip
-    rows = []
-    for generated in output[:, width:].tolist():
-        end = next((i for i, token in enumerate(generated) if token in stops), len(generated))
-        rows.append(generated[:end])
-    return rows
-
-
-def step_loop(loop: StepLoop, prompts: list[list[int]], new: int, stops: frozenset[int]) -> list[list[int]]:
-    tickets = [loop.submit(Request(prompt=tuple(p), max_new_tokens=new, stop_ids=stops)) for p in prompts]
-    return [list(loop.wait(t).ids) for t in tickets]
-
-
-def compare(model: LlamaForCausalLM, prompts: list[list[int]], ours: list[list[int]], theirs: list[list[int]]) -> int:
-    """Rows that differ at a tie; one that differs elsewhere is an error."""
-    ties = 0
-    for prompt, mine, other in zip(prompts, ours, theirs, strict=True):
-        if mine == other:
-            continue
-        at = next((i for i, (a, b) in enumerate(zip(mine, other, strict=False)) if a != b), min(len(mine), len(other)))
-        with torch.inference_mode():
-            top = model(torch.tensor([prompt + mine[:at]])).logits[0, -1].topk(2).values
-        if float(top[0] - top[1]) > TIE:
-            raise SystemExit(
-                f"tokens differ at position {at}, where the likeliest leads by {float(top[0] - top[1]):.1e}"
-            )
-        ties += 1
-    return ties
 
 
 def main() -> None:
@@ -93,12 +54,12 @@ def main() -> None:
                 lengths = [64] * batch if shape == "even" else [rng.randint(16, 112) for _ in range(batch)]
                 stops = frozenset() if shape == "even" else frozenset(rng.sample(range(VOCABULARY), VOCABULARY // 40))
                 prompts = [[rng.randrange(3, VOCABULARY) for _ in range(n)] for n in lengths]
-                ours = partial(step_loop, loop, prompts, new, stops)
-                theirs = partial(generate, model, prompts, new, stops)
-                ties = compare(model, prompts, ours(), theirs())
+                made = [Request(prompt=tuple(p), max_new_tokens=new, stop_ids=stops) for p in prompts]
+                ours, theirs = partial(step_loop, loop, batch, made), partial(generate, model, batch, made)
+                tied = ties(model, made, ours(), theirs())
                 times = interleaved({"ours": ours, "theirs": theirs}, repeats)
                 name = f"{size} batch {batch} {shape}"
-                extra = {"new_tokens": new, "tied_rows": ties}
+                extra = {"new_tokens": new, "tied_rows": tied}
                 rows.append(row(name, "generate", "wall time", "s", times["ours"], times["theirs"], **extra))
         loop.close()
     finish(rows, options.json)

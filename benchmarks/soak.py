@@ -118,7 +118,7 @@ def _left(app: Gateway, process: psutil.Process, files: int, tasks: set[asyncio.
         "files": max(process.num_fds() - files, 0),
         "requests": app._under_way,
         "waiting": policy.waiting,
-        "rows": len(loop._rows) + len(loop._waiting) + len(loop._joining),
+        "rows": loop.unfinished,
         "tickets": sum(type(o) is Ticket for o in objects),
         "exchanges": sum(type(o) is Exchange for o in objects),
     }

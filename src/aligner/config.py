@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from rapidfuzz import process
 
 from aligner.errors import ConfigError, DataError
@@ -22,6 +22,17 @@ class Config(BaseModel):
     """One verb's settings. Subclasses add fields; nothing is ever changed in place."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unquoted(cls, values: Any) -> Any:
+        """YAML reads a bare `off` as false and `on` as true; a setting that is one of some words means the word."""
+        if not isinstance(values, dict):
+            return values
+        return {
+            name: _word(cls.model_fields[name].annotation, value) if name in cls.model_fields else value
+            for name, value in values.items()
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "configuration") -> Self:
@@ -182,6 +193,16 @@ def _fields(kind: Any) -> dict[str, Any]:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return {name: field.annotation for name, field in kind.model_fields.items()}
     return get_type_hints(kind) if isinstance(kind, type) and is_dataclass(kind) else {}
+
+
+def _word(annotation: Any, value: Any) -> Any:
+    """`off` or `on` in place of a truth value, where one of these words is allowed and a truth value is not."""
+    if not isinstance(value, bool):
+        return value
+    members = _members(annotation)
+    words = {word for m in members if get_origin(m) is Literal for word in get_args(m)}
+    word = "on" if value else "off"
+    return word if word in words and bool not in members and value not in words else value
 
 
 def _is_tag(member: Any, tag: int | str) -> bool:

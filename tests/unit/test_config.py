@@ -10,6 +10,7 @@ import pytest
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from aligner.config import Config, nearest, read_yaml
+from aligner.correct.guards import GuardPolicy
 from aligner.errors import ConfigError, StorageError
 from aligner.types import Sampling
 
@@ -245,3 +246,28 @@ def test_nearest() -> None:
     assert nearest("lerning_rate", ["learning_rate", "seed"]) == "did you mean 'learning_rate'?"
     assert nearest("qqq", ["seed", "data"]) == "known: seed, data"
     assert nearest("x", []) == "known: none"
+
+
+class Words(Config):
+    gate: Literal["off", "balanced"] = "balanced"
+    either: Literal["on", "off"] | None = None
+    plain: bool = True
+    both: bool | Literal["off"] = True
+
+
+def test_a_bare_off_is_a_word_where_words_are_allowed(tmp_path) -> None:
+    """YAML reads it as false."""
+    file = tmp_path / "words.yaml"
+    file.write_text("gate: off\neither: on\nplain: off\nboth: off\n", encoding="utf-8")
+    found = Words.from_yaml(file)
+    assert (found.gate, found.either, found.plain, found.both) == ("off", "on", False, False)
+    file.write_text(found.to_yaml(), encoding="utf-8")
+    assert Words.from_yaml(file) == found
+    with pytest.raises(ConfigError, match="'gate'"):
+        Words.from_dict({"gate": True})
+
+
+def test_guards_are_switched_off_by_a_bare_word(tmp_path) -> None:
+    file = tmp_path / "guards.yaml"
+    file.write_text("cut: off\n", encoding="utf-8")
+    assert GuardPolicy.from_yaml(file).cut == "off"

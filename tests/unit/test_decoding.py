@@ -144,6 +144,18 @@ def test_prefill_that_runs_out_of_memory_is_tried_row_by_row(model, monkeypatch)
         assert [loop.wait(t).ids for t in tickets] == expected
 
 
+def test_what_prompts_have_in_common_is_read_once_or_not_as_asked(model) -> None:
+    head = tuple(20 + i % 50 for i in range(70))
+    written, saved = [], []
+    for share in (True, False):
+        with StepLoop(model, share=share) as loop:
+            tickets = [loop.submit(request(*head, 90 + i)) for i in range(6)]
+            written.append([loop.wait(ticket).ids for ticket in tickets])
+            saved.append(loop.shared_tokens)
+    assert written[0] == written[1]
+    assert saved == [5 * len(head), 0]
+
+
 def test_many_threads_share_one_loop(model) -> None:
     with StepLoop(model, max_rows=4) as loop:
         expected = [loop.wait(loop.submit(request(20 + i))).ids for i in range(12)]
@@ -250,7 +262,7 @@ def test_memory_that_runs_out_while_the_cache_grows(model, monkeypatch, fails) -
 
 
 def test_memory_that_runs_out_after_tokens_were_announced_fails_the_rows_once(model, monkeypatch) -> None:
-    from aligner.correct import decoding
+    from aligner.correct import passes
 
     seen: list[int] = []
     draws = 0
@@ -262,7 +274,7 @@ def test_memory_that_runs_out_after_tokens_were_announced_fails_the_rows_once(mo
             raise torch.OutOfMemoryError("alloc")
         return 33
 
-    monkeypatch.setattr(decoding, "draw", draw)
+    monkeypatch.setattr(passes, "draw", draw)
     hot = [
         Request(prompt=(20 + i,), max_new_tokens=5, stop_ids=frozenset(), sampling=Sampling(temperature=1))
         for i in (0, 1)

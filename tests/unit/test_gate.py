@@ -211,6 +211,15 @@ def test_where_nothing_is_changed_the_threshold_is_still_a_number() -> None:
     assert calibrate_scores(unchanged).thresholds["balanced"] == -199.0
 
 
+def test_scores_that_are_no_finite_number_spoil_no_threshold() -> None:
+    """They pass nothing, so they count as rows that are never lost, and the file holds finite numbers."""
+    odd = [HeldOutScore(score=score, needed=True, changed=True) for score in (math.nan, -math.inf)] * 150
+    never = [HeldOutScore(score=-1e6, needed=True, changed=True)] * 300
+    assert calibrate_scores([*odd, *rows(600)]).thresholds == calibrate_scores([*never, *rows(600)]).thresholds
+    saved = json.dumps(calibrate_scores(odd).to_json(), allow_nan=False)
+    assert GateCalibration.from_json(json.loads(saved), "card").thresholds["balanced"] == 0.0
+
+
 def test_a_calibration_holds_at_its_dial_strength_alone() -> None:
     calibration = calibrate_scores(rows(120))
     assert gate_of(calibration, "balanced", "x") == Gate(threshold=calibration.thresholds["balanced"])

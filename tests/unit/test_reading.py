@@ -179,3 +179,25 @@ def test_what_is_common_stays() -> None:
     reading.wanted = (1, 2, 3)
     assert reading.next(10) == (3, ())
     assert reading.pending == 0
+
+
+def test_what_comes_while_the_reader_reads_is_not_forgotten(model, monkeypatch) -> None:
+    """More of a prompt, or its end, may come from another thread at any time of a turn."""
+    with StepLoop(model) as loop:
+        first, second = loop.open(PROMPT[:20]), loop.open(PROMPT[:30])
+        late = [lambda: loop.read(first, PROMPT[:40]), lambda: loop.leave(second)]
+        pending, looks = Reading.pending, iter(range(100))
+
+        def looked_at(reading: Reading) -> int:
+            found = pending.fget(reading)
+            if reading is second and reading.state == "open" and next(looks) % 2 and late:
+                late.pop(0)()  # as the turn ends, after `first` was found to have nothing new
+            return found
+
+        monkeypatch.setattr(Reading, "pending", property(looked_at))
+        for _ in range(8):
+            if not loop.turn():
+                break
+        assert not late
+        assert first.read == PROMPT[:40]
+        assert second.state == "gone"

@@ -55,6 +55,10 @@ class Phrases:
         while len(self._next) > self.size:
             self._next.popitem(last=False)
 
+    def clear(self) -> None:
+        """Forget them all."""
+        self._next.clear()
+
     def after(self, tokens: Sequence[int]) -> tuple[int, ...]:
         """What came after these last tokens the last time; nothing where they are new."""
         return self._next.get(tuple(tokens[-_PHRASE:]), _NONE) if len(tokens) >= _PHRASE else _NONE

@@ -176,10 +176,12 @@ def calibrate_scores(rows: Iterable[HeldOutScore]) -> GateCalibration:
         DataError: too few rows for any mode.
     """
     rows = list(rows)
-    needed = [row.score if row.changed else -math.inf for row in rows if row.needed]
+    # What is no number passes no gate, so nothing is lost there; and among numbers it would spoil their order.
+    needed = [row.score if row.changed and row.score > -math.inf else -math.inf for row in rows if row.needed]
     faultless = [row.score for row in rows if not row.needed]
     found = {mode: threshold_for(needed, rate) for mode, rate in MISS_RATES.items()}
-    lowest = min((row.score for row in rows), default=0.0)  # stands for −∞, which JSON cannot hold
+    # Stands for −∞, which JSON cannot hold.
+    lowest = min((row.score for row in rows if math.isfinite(row.score)), default=0.0)
     thresholds = {mode: max(t, lowest) for mode, t in found.items() if t is not None}
     if not thresholds:
         least = min(rows_needed(rate) for rate in MISS_RATES.values())

@@ -53,7 +53,8 @@ class Reader:
 
     def freed(self) -> None:
         """There is more room than before."""
-        self.news = self.news or bool(self._arriving)
+        if self._arriving:
+            self.news = True
 
     def clear(self) -> None:
         """Give up everything."""
@@ -63,14 +64,17 @@ class Reader:
 
     def turn(self) -> None:
         """Read on, at most one pass over new readings and one over open ones."""
-        self.news = False
+        self.news = False  # first: what comes from here on is news for the next turn
+        self.leave()
         if arriving := self._next_arriving():
             self._read(arriving, len(self._slots), new=True)
         places = [place for place, reading in enumerate(self._slots.open) if reading.pending]
         if places:
             # One run of slots; what lies between and has nothing new reads padding, which nobody ever looks at.
             self._read(self._slots.open[places[0] : places[-1] + 1], places[0], new=False)
-        self.news = self.news or any(reading.pending for reading in self._slots.open)
+        # Only ever set: it may have become true since it was looked at.
+        if any(reading.pending for reading in self._slots.open):
+            self.news = True
 
     def _next_arriving(self) -> list[Reading]:
         found: list[Reading] = []
@@ -114,7 +118,7 @@ class Reader:
         """Whether the cache may hold so many rows more, one of which reaches so far."""
         if self.cache_tokens is None:
             return True
-        rows = [len(row.ticket.request.prompt) + row.ticket.request.max_new_tokens for row in self._slots.rows]
+        rows = [row.ticket.request.reach for row in self._slots.rows]
         furthest = max([reach, *rows, *(reading.length for reading in self._slots.open)])
         return (len(self._slots) + more) * furthest <= self.cache_tokens
 

@@ -21,6 +21,11 @@ class Reading:
     cancelled: bool = False
 
     @property
+    def is_open(self) -> bool:
+        """Whether it has a slot and is still wanted."""
+        return self.state == "open" and not self.cancelled
+
+    @property
     def length(self) -> int:
         """Tokens in the cache."""
         return len(self.read)
@@ -28,7 +33,8 @@ class Reading:
     @property
     def pending(self) -> int:
         """Tokens that are known and not read."""
-        return len(self.wanted) - common(self.read, self.wanted)
+        wanted = self.wanted  # its owner may set it at any time
+        return len(wanted) - common(self.read, wanted)
 
     def next(self, most: int) -> tuple[int, tuple[int, ...]]:
         """(where to go on reading, at most so many tokens from there): behind what the cache has in common with what

@@ -39,6 +39,11 @@ class Request:
         if self.passes is not None and not self.answer:
             raise ConfigError("a request that asks `passes` needs the ids of the answer; give `answer`")
 
+    @property
+    def reach(self) -> int:
+        """Positions that it may take in the cache."""
+        return len(self.prompt) + self.max_new_tokens
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
@@ -87,6 +92,11 @@ class Row:
     finish: Literal["stop", "length", "cancelled"] | None = None
     log_probs: tuple[float, ...] | None = None
     passed: bool = False
+
+    @property
+    def draftable(self) -> int:
+        """Tokens that may still be drafted: the one after them is written too."""
+        return self.ticket.request.max_new_tokens - len(self.out) - 1
 
     def accept(self, token: int) -> None:
         request = self.ticket.request

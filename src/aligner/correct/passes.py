@@ -1,0 +1,173 @@
+"""Passes: what the step loop has the model do. A prefill reads the rows that join, with their answers as drafts; a step
+takes all rows on, by one token and those of their drafts that the model would have written too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from aligner.correct.drafting import NO_DRAFT, Draft, Drafter, Phrases
+from aligner.correct.forward import Forward
+from aligner.correct.pace import Pace
+from aligner.correct.reading import common
+from aligner.correct.sampling import draw, row_generator
+from aligner.correct.slots import Slots
+from aligner.correct.ticket import Row
+
+_SOON = 64  # tokens drafted at first, at most, where a prompt was read ahead: somebody waits for the first one
+_SHARED = 32  # tokens that prompts have in common, at least, for them to be shared
+
+
+class Passes:
+    """Prefills and steps over the rows of a step loop.
+
+    Args:
+        forward, slots: the loop's.
+        phrases: of earlier corrections, to draft from.
+        share: read once what prompts have in common.
+    """
+
+    def __init__(self, forward: Forward, slots: Slots, *, phrases: Phrases, share: bool) -> None:
+        self.phrases, self.pace = phrases, Pace()
+        self.shared_tokens = 0
+        self._forward, self._slots, self._sharing = forward, slots, share
+
+    def prefill(self, joiners: list[Row]) -> None:
+        """Read the prompts of rows that join, with their answers as drafts; new rows take slots behind all others."""
+        began = perf_counter()
+        prompts = [row.ticket.request.prompt for row in joiners]
+        rows = len(joiners) + len(self._slots.rows)
+        for row in joiners:
+            if row.ticket.request.answer:
+                row.drafter = Drafter(row.ticket.request.answer, row.ticket.request.prompt, self.phrases)
+                most = min(row.draftable, len(row.ticket.request.answer))
+                asked = row.ticket.request.passes is not None  # then the whole answer is read, whether it pays or not
+                if row.ahead and not asked:
+                    most = min(most, _SOON)
+                row.rates = self.pace.rates()
+                row.draft = row.rates.best(row.drafter.drafts(most if asked else self.pace.first(most, rows)))
+        if not joiners[0].ahead:  # what was read ahead stands in its own slot already
+            shared = self._share(prompts) if self._sharing else 0
+            for row in joiners:
+                row.length = shared
+        starts = [row.length for row in joiners]
+        read = [(*prompt[row.length :], *row.draft.tokens) for row, prompt in zip(joiners, prompts, strict=True)]
+        tokens = self._padded(read)
+        wanted = [(len(row.ticket.request.prompt) - row.length - 1, len(row.draft.tokens) + 1) for row in joiners]
+        logits = self._forward(tokens, starts, wanted, self._slots.slot(joiners[0]))
+        for row, prompt in zip(joiners, prompts, strict=True):
+            row.length = len(prompt)
+            if not row.ticket.request.sampling.greedy:
+                row.generator = row_generator(row.ticket.request.sampling.seed, prompt, logits.device)
+        self._pass(joiners, logits)
+        self._accept(joiners, logits)
+        self.pace.took(tokens.numel(), perf_counter() - began)
+        if not joiners[0].ahead:
+            self._slots.rows.extend(joiners)
+
+    def step(self, rows: list[Row]) -> None:
+        """Take all rows on by a token or more."""
+        began = perf_counter()
+        self._draft(rows)
+        read = [(row.token, *row.draft.tokens) for row in rows]
+        tokens = self._padded(read)
+        logits = self._forward(tokens, [row.length for row in rows], [(0, len(ids)) for ids in read],
+                               len(self._slots.open))  # fmt: skip
+        for row in rows:
+            row.length += 1
+        self._accept(rows, logits)
+        self.pace.took(tokens.numel(), perf_counter() - began)
+
+    def _draft(self, rows: list[Row]) -> None:
+        """Give every row its draft for a step."""
+        for row in rows:
+            if row.drafter is not None and row.rates is not None:
+                row.draft = row.rates.best(row.drafter.drafts(row.draftable))
+        # A short row's padding must not reach where no row may write.
+        room = max(row.ticket.request.reach for row in rows) - max(row.length for row in rows) - 1
+        if self._forward.context is not None:
+            room = min(room, self._forward.context - max(row.length for row in rows) - 1)
+        chances = [row.rates.each(row.draft.source) if row.rates is not None else 0.0 for row in rows]
+        width = max(0, min(room, self.pace.width([row.draft for row in rows], chances)))
+        for row in rows:
+            row.draft = Draft(row.draft.tokens[:width], row.draft.source)
+
+    def _padded(self, read: Sequence[Sequence[int]]) -> Int[Tensor, "rows width"]:
+        # On the right: no later position is ever looked at by an earlier one, so the causal mask alone is enough.
+        width = max(map(len, read))
+        return torch.tensor(
+            [[*ids, *[ids[-1]] * (width - len(ids))] for ids in read], device=self._forward.model.device
+        )
+
+    def _share(self, prompts: Sequence[tuple[int, ...]]) -> int:
+        """Put what all joining prompts begin with into their slots, read once or not at all; returns how much that is.
+
+        Many answers to one question have all of it in common, and any two prompts their instruction.
+        """
+        first, count = len(self._slots), len(prompts)
+        alike = prompts[0][: min(common(min(prompts), max(prompts)), min(map(len, prompts)) - 1)]
+        # In the order of the slots: open rows hold what was read, which may differ from what is wanted by now.
+        held = [reading.read for reading in self._slots.open]
+        held += [row.ticket.request.prompt[: row.length] for row in self._slots.rows]
+        known = [common(ids, alike) for ids in held]
+        source = max(range(first), key=known.__getitem__, default=first)
+        length = known[source] if known else 0
+        if (count - 1) * len(alike) - self.pace.fixed > count * length:  # a pass of its own pays
+            source, length = first, len(alike)
+        if length < _SHARED:
+            return 0
+        if source == first:
+            self._forward(self._padded([alike]), [0], [(length - 1, 1)], first)
+        self._forward.share(source, first, count, length)
+        self.shared_tokens += length * (count - (source == first))
+        return length
+
+    def _pass(self, joiners: Sequence[Row], logits: Float[Tensor, "wanted vocab"]) -> None:
+        """End the rows whose answers may stand as they are, by how likely their copies are."""
+        place = 0
+        for row in joiners:
+            request, known = row.ticket.request, len(row.draft.tokens) + 1  # places whose next token is known
+            if request.passes is not None and known >= len(request.answer):
+                answer = torch.tensor(request.answer, device=logits.device)
+                log_probs = logits[place : place + len(answer)].float().log_softmax(dim=-1)
+                row.log_probs = tuple(log_probs.gather(1, answer[:, None])[:, 0].tolist())
+                row.passed = request.passes(row.log_probs)
+                if row.passed:
+                    row.finish = "stop"
+            place += known
+
+    def _accept(self, rows: Sequence[Row], logits: Float[Tensor, "wanted vocab"]) -> None:
+        """Take what the model writes, as far as it writes what was drafted, and one token more.
+
+        A draft is one sequence and no distribution: to draw from the model's own and go on while what is drawn is
+        what was drafted is the exact rule of speculative sampling (Leviathan et al. 2023), and draws what plain
+        sampling would.
+        """
+        best = logits.argmax(dim=-1).tolist()
+        place = 0
+        for row in rows:
+            if row.finish is not None:
+                place += 1 + len(row.draft.tokens)
+                continue
+            right = 0
+            for offset, drafted in enumerate((*row.draft.tokens, None)):
+                at = place + offset
+                token = best[at] if row.generator is None else draw(
+                    logits[at], row.ticket.request.sampling, row.generator
+                )  # fmt: skip
+                row.accept(token)
+                if row.finish is not None or token != drafted:
+                    right += token == drafted
+                    break
+                right += 1
+            if row.draft.tokens and row.rates is not None:
+                row.rates.seen(row.draft.source, len(row.draft.tokens), right)
+                if row.draft.source == "first":
+                    self.pace.read(len(row.draft.tokens), right)
+            row.length += min(right, len(row.draft.tokens))
+            place += 1 + len(row.draft.tokens)
+            row.draft = NO_DRAFT
