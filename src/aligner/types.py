@@ -6,93 +6,58 @@ import hashlib
 import json
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from aligner import edits
-from aligner.errors import ConfigError, DataError
+from aligner.chats import ROLES, Chat, Message, Role, as_chat
+from aligner.corrections import (
+    Completion,
+    Correction,
+    Delta,
+    FinishReason,
+    GateDecision,
+    GuardName,
+    KeptBecause,
+    PreferencePair,
+    Usage,
+)
+from aligner.errors import ConfigError
 
-Role = Literal["system", "user", "assistant"]
-ROLES: tuple[Role, ...] = ("system", "user", "assistant")
-
-# Why a model stopped. "error" marks a failed item; its Completion says more in `error`.
-FinishReason = Literal["stop", "length", "cancelled", "error"]
+__all__ = [
+    "ROLES",
+    "Chat",
+    "Completion",
+    "Correction",
+    "Corrector",
+    "Delta",
+    "FaultFinder",
+    "FaultLocator",
+    "FinishReason",
+    "GateDecision",
+    "Generator",
+    "GuardName",
+    "Judge",
+    "KeptBecause",
+    "Message",
+    "Opened",
+    "OpenedLive",
+    "Opens",
+    "PreferencePair",
+    "Role",
+    "Sampling",
+    "Scorer",
+    "SelectiveJudge",
+    "Streams",
+    "Triplet",
+    "Usage",
+    "Verdict",
+    "Winner",
+    "as_chat",
+    "content_hash",
+]
 
 # Who won a comparison.
 Winner = Literal["candidate", "baseline", "tie"]
-
-# The guards on corrections, in the order they are asked. One that is enforced keeps the original answer.
-GuardName = Literal[
-    "cut",  # the correction ended before it was finished
-    "emptied",  # the correction is blank, the answer was not
-    "broken_format",  # the JSON that the answer was, or that the request wants, is none
-    "script_leak",  # characters of a script that neither question nor answer uses
-    "changed_language",  # another language than the answer's, unasked
-    "repeated",  # it says a sentence again that the answer says once, or not at all
-    "collapsed",  # next to nothing is left of a long answer
-    "unbalanced_fence",  # a code fence is left open
-    "lost_code_fence",  # code of the answer stands in the correction without its fence
-    "lost_table",  # rows of a table stand outside any
-    "lost_latex",  # mathematics lost its borders
-    "lost_citation",  # a citation was dropped from words that stayed
-    "changed_numbers",  # a number was replaced by a new one
-    "changed_urls",  # a web address was replaced by a new one
-]
-
-# Why a correction was thrown away and the original answer kept.
-KeptBecause = (
-    GuardName
-    | Literal[
-        "too_long",  # question and answer do not fit the corrector's context
-        "cancelled",  # the caller stopped it
-        "error",  # the corrector failed; `completion.error` says how
-        "not_better",  # of several corrections none was ranked above the original
-        "unscored",  # what ranks the corrections gave no number or verdict
-    ]
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """One turn of a conversation, named as in the OpenAI API."""
-
-    role: Role
-    content: str
-
-
-Chat = tuple[Message, ...]
-
-
-def as_chat(question: str | Sequence[Message | Mapping[str, Any]]) -> Chat:
-    """A question in any accepted form as a chat: a string is one user turn, mappings are OpenAI messages.
-
-    Raises:
-        DataError: no turns, an unknown role, content that is not text, or a chat that ends with the assistant.
-    """
-    if isinstance(question, str):
-        return (Message(role="user", content=question),)
-    if not isinstance(question, Sequence):
-        raise DataError(f"the question is a {type(question).__name__}; expected text or a list of turns")
-    turns: list[Message] = []
-    for i, turn in enumerate(question):
-        role: Any
-        content: Any
-        if isinstance(turn, Message):
-            role, content = turn.role, turn.content
-        elif isinstance(turn, Mapping):
-            role, content = turn.get("role"), turn.get("content")
-        else:
-            raise DataError(f"turn {i} is a {type(turn).__name__}; expected an object with 'role' and 'content'")
-        if role not in ROLES:
-            raise DataError(f"turn {i} has the role {role!r}; expected one of {', '.join(ROLES)}")
-        if not isinstance(content, str):
-            raise DataError(f"turn {i} has content of type {type(content).__name__}; expected text")
-        turns.append(Message(role=role, content=content))
-    if not turns:
-        raise DataError("the question has no turns; give at least one user message")
-    if turns[-1].role == "assistant":
-        raise DataError("the question ends with an assistant turn; the answer to correct is given apart from it")
-    return tuple(turns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,20 +89,6 @@ class Triplet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """Tokens read and written."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
-            completion_tokens=self.completion_tokens + other.completion_tokens,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How to pick tokens. The default is greedy; penalties are left out on purpose (see docs/design/decoding.md).
 
@@ -166,91 +117,6 @@ class Sampling:
     @property
     def greedy(self) -> bool:
         return self.temperature == 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completion:
-    """What a model wrote. A failed item of a batch is one with finish_reason "error"."""
-
-    text: str
-    finish_reason: FinishReason
-    usage: Usage = field(default_factory=Usage)
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateDecision:
-    """Whether an answer was let through as it is, by what the corrector's first pass said of a copy.
-
-    `score` is in nats (see `aligner.correct.gate.copy_score`); above `threshold` the answer passes. `tokens` is what
-    that pass read, question and answer: all that an answer costs which passes.
-    """
-
-    passed: bool
-    score: float
-    threshold: float
-    tokens: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delta:
-    """A piece of a stream. The last one has finish_reason and usage, `kept_because` where a guard fired late, and
-    `gate` where one decided."""
-
-    text: str
-    finish_reason: FinishReason | None = None
-    usage: Usage | None = None
-    kept_because: KeptBecause | None = None
-    gate: GateDecision | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Correction:
-    """An answer and what became of it. `text` is what to show; `completion` is what the corrector wrote.
-
-    `flags` names what should be known about the row, such as text in the answer that imitates the prompt's markers.
-    `gate` is None where no gate is on, or where the answer did not fit into the first pass.
-    """
-
-    question: Chat
-    answer: str
-    text: str
-    completion: Completion
-    kept_because: KeptBecause | None = None
-    flags: tuple[str, ...] = ()
-    gate: GateDecision | None = None
-
-    @property
-    def is_copy(self) -> bool:
-        return self.text == self.answer
-
-    @property
-    def edit_ratio(self) -> float:
-        """Word-level Levenshtein distance over the longer length: 0.0 for a copy (see `edits.edit_ratio`)."""
-        return edits.edit_ratio(self.answer, self.text)
-
-    @property
-    def copied_share(self) -> float:
-        """Share of the words of `text` that stand in the answer in the same order."""
-        return edits.copied_share(self.answer, self.text)
-
-    @property
-    def diff(self) -> tuple[edits.Edit, ...]:
-        return edits.diff(self.answer, self.text)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreferencePair:
-    """Two answers to one question, the better one first, named as in TRL."""
-
-    question: Chat
-    chosen: str
-    rejected: str
-
-    @classmethod
-    def from_correction(cls, correction: Correction) -> PreferencePair:
-        """The correction is chosen over the answer it corrects."""
-        return cls(question=correction.question, chosen=correction.text, rejected=correction.answer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

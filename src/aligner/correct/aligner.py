@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -11,32 +10,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
-from aligner.correct import outcome
 from aligner.correct.card import AlignerCard, checkpoint_place, load_card
 from aligner.correct.decoding import StepLoop
 from aligner.correct.gate import Gate, GateCalibration, GateMode, gate_of
 from aligner.correct.guards import GuardPolicy, ResponseFormat
-from aligner.correct.job import Job
+from aligner.correct.jobs import Jobs
 from aligner.correct.sentence_session import SentenceSession
 from aligner.correct.session import Session
-from aligner.correct.ticket import Decoded, Request, Ticket
-from aligner.errors import AlignerError, ConfigError, DataError, PromptError
+from aligner.errors import ConfigError, DataError
 from aligner.generate.collect import closing, run_sync
 from aligner.generate.hf import Dtype, Quantize, context_length, load_causal_lm
-from aligner.prompts import EncodedPrompt
 from aligner.tokens import TextCodec
-from aligner.types import (
-    Chat,
-    Completion,
-    Correction,
-    Delta,
-    KeptBecause,
-    Message,
-    Sampling,
-    Triplet,
-    Usage,
-    as_chat,
-)
+from aligner.types import Correction, Delta, Message, Sampling, Triplet, as_chat
 
 Question = str | Sequence[Message | Mapping[str, Any]]
 
@@ -213,7 +198,8 @@ class Aligner:
     ) -> Iterator[Correction]:
         if self.card.prompt.unit == "sentence":
             return self._by_sentences(rows, wanted)
-        return self._corrections(self._job(question, answer, own, wanted, gate) for question, answer, own in rows)
+        jobs, gate = self._jobs(), gate or self.gate
+        return jobs.corrections(jobs.job(as_chat(q), answer, own, wanted, gate) for q, answer, own in rows)
 
     def _by_sentences(
         self, rows: Iterable[tuple[Question, str, Sampling]], wanted: ResponseFormat | None
@@ -226,20 +212,6 @@ class Aligner:
         rest = iter(rows)
         while window := list(islice(rest, 2 * self._loop.max_rows)):
             yield from run_sync(together(window))
-
-    def _corrections(self, jobs: Iterable[Job]) -> Iterator[Correction]:
-        window: deque[tuple[Job, Ticket | None]] = deque()
-        try:
-            for job in jobs:
-                window.append((job, self._loop.submit(job.request) if job.request else None))
-                if len(window) > 2 * self._loop.max_rows:
-                    yield self._await(*window.popleft())
-            while window:
-                yield self._await(*window.popleft())
-        finally:
-            for _, ticket in window:
-                if ticket is not None:
-                    ticket.cancel()
 
     async def acorrect(
         self,
@@ -299,84 +271,25 @@ class Aligner:
     def _session(
         self, question: Question, sampling: Sampling | None, wanted: ResponseFormat | None, *, ahead: bool
     ) -> Session | SentenceSession:
-        chat = as_chat(question)
+        chat, jobs = as_chat(question), self._jobs()
+        sampling = sampling or self.sampling
         if self.card.prompt.unit == "sentence":
             return SentenceSession(
                 chat, loop=self._loop, guards=self.guards, wanted=wanted,
-                job=lambda sentence, prefix, behind: self._job(
-                    chat, sentence, sampling, prefix=prefix, behind=behind
+                job=lambda sentence, prefix, behind: jobs.job(
+                    chat, sentence, sampling, gate=self.gate, prefix=prefix, behind=behind
                 ),
-                settle=lambda job, ticket: self._await(job, ticket).completion,
+                settle=lambda job, ticket: jobs.settle(job, ticket).completion,
                 known=lambda prefix: self.card.prompt.encode_open(self.codec, chat, prefix)[: self.context - 1],
             )  # fmt: skip
         return Session(
             chat, loop=self._loop, codec=self.codec, prompt=self.card.prompt, context=self.context,
-            job=lambda answer: self._job(chat, answer, sampling, wanted), settle=self._await, guards=self.guards,
-            ahead=ahead,
+            job=lambda answer: jobs.job(chat, answer, sampling, wanted, self.gate), settle=jobs.settle,
+            guards=self.guards, ahead=ahead,
         )  # fmt: skip
 
-    def _job(
-        self,
-        question: Question,
-        answer: str,
-        sampling: Sampling | None,
-        wanted: ResponseFormat | None = None,
-        gate: Gate | None = None,
-        *,
-        prefix: str = "",
-        behind: str = "",
-    ) -> Job:
-        chat = as_chat(question)
-        sampling = sampling or self.sampling
-        try:
-            job = self._encoded(chat, answer, sampling, gate or self.gate, prefix, behind)
-            return replace(job, wanted=wanted)
-        except PromptError as e:  # one text that cannot be encoded must not cost the others of its batch
-            return Job(chat=chat, answer=answer, prompt=EncodedPrompt(ids=()), request=None, error=str(e))
-
-    def _encoded(self, chat: Chat, answer: str, sampling: Sampling, gate: Gate | None, prefix: str, behind: str) -> Job:
-        copy = self.card.prompt.encode_correction(self.codec, answer)
-        likely = len(copy) - 1
-        room = max(self.context - likely - 1, 1)
-        prompt = self.card.prompt.encode(self.codec, chat, answer + behind, max_tokens=room, prefix=prefix)
-        room = self.context - len(prompt.ids)
-        request = None
-        if room > 0:  # a correction may be shorter than the answer; one that is not is caught as cut
-            # Twice the answer is generous for a correction and stops one that runs in circles.
-            most = sampling.max_new_tokens or 2 * likely + 256
-            request = Request(
-                prompt=prompt.ids, max_new_tokens=min(room, most), stop_ids=self._stop_ids, sampling=sampling,
-                answer=tuple(copy) if self.speculate or gate is not None else (),
-                passes=gate.passes if gate is not None else None,
-            )  # fmt: skip
-        return Job(chat=chat, answer=answer, prompt=prompt, request=request, gate=gate)
-
-    def _await(self, job: Job, ticket: Ticket | None) -> Correction:
-        if job.error is not None:
-            return self._kept(job, Completion(text="", finish_reason="error", error=job.error), "error")
-        if ticket is None:
-            error = f"question and answer have {len(job.prompt.ids)} tokens; this corrector takes {self.context}"
-            return self._kept(job, Completion(text="", finish_reason="error", error=error), "too_long")
-        try:
-            decoded = self._loop.wait(ticket)
-        except AlignerError as e:
-            return self._kept(job, Completion(text="", finish_reason="error", error=str(e)), "error")
-        return self._finish(job, decoded)
-
-    def _finish(self, job: Job, decoded: Decoded) -> Correction:
-        gate = None
-        if job.gate is not None and decoded.log_probs is not None:
-            gate = job.gate.decision(decoded.log_probs, len(job.prompt.ids))
-        text = job.answer if decoded.passed else self._trimmed(job, self.codec.decode(decoded.ids))
-        usage = Usage(prompt_tokens=len(job.prompt.ids), completion_tokens=len(decoded.ids))
-        completion = Completion(text=text, finish_reason=decoded.finish_reason, usage=usage)
-        correction = outcome.finished(
-            job.chat, job.answer, job.prompt, completion, wanted=job.wanted, policy=self.guards, passed=decoded.passed
-        )
-        return replace(correction, gate=gate)
-
-    def _trimmed(self, job: Job, text: str) -> str:
-        return outcome.trimmed(self.card.prompt, job.answer, text)
-
-    def _kept(self, job: Job, completion: Completion, reason: KeptBecause) -> Correction:
-        return outcome.kept(job.chat, job.answer, job.prompt, completion, reason)
+    def _jobs(self) -> Jobs:
+        return Jobs(
+            loop=self._loop, codec=self.codec, prompt=self.card.prompt, context=self.context, stop_ids=self._stop_ids,
+            guards=self.guards, speculate=self.speculate,
+        )  # fmt: skip
