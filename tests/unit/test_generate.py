@@ -11,8 +11,7 @@ from aligner import Completion, HFGenerator, Message, Sampling, ScriptedGenerato
 from aligner.errors import CheckpointError, GenerationError
 from aligner.generate.collect import collect, run_sync
 from aligner.generate.hf import context_length, load_causal_lm, load_tokenizer
-from aligner.train.config import Scratch
-from aligner.train.scratch import build_model, train_tokenizer
+from tests.upstreams import tiny_upstream
 
 
 def user(text: str) -> tuple[Message, ...]:
@@ -21,11 +20,7 @@ def user(text: str) -> tuple[Message, ...]:
 
 @pytest.fixture(scope="module")
 def upstream():
-    tokenizer = train_tokenizer(iter(["the cat sat on the mat.", "a dog ran home."] * 5), 320)
-    model = build_model(Scratch(layers=2, hidden=32, heads=2, vocabulary=320), tokenizer, 96, seed=1).eval()
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            parameter.data.mul_(8)
+    model, tokenizer = tiny_upstream()
     return HFGenerator(model, tokenizer, name="tiny", batch_size=4)
 
 

@@ -13,20 +13,14 @@ from aligner import HFGenerator, Message, Sampling
 from aligner.correct.forward import Forward
 from aligner.correct.looped import LoopGenerator, load_upstream
 from aligner.generate.collect import collect
-from aligner.train.config import Scratch
-from aligner.train.scratch import build_model, train_tokenizer
+from tests.upstreams import tiny_upstream
 
 CHATS = [(Message(role="user", content="the cat " * (1 + i % 4)),) for i in range(23)]
 
 
 @pytest.fixture(scope="module")
 def parts():
-    tokenizer = train_tokenizer(iter(["the cat sat on the mat.", "a dog ran home."] * 5), 320)
-    model = build_model(Scratch(layers=2, hidden=32, heads=2, vocabulary=320), tokenizer, 96, seed=1).eval()
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            parameter.data.mul_(8)
-    return model, tokenizer
+    return tiny_upstream()
 
 
 def test_greedy_answers_are_those_of_generate(parts) -> None:

@@ -3,7 +3,7 @@ were planted in answers, as lines of tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,20 +27,13 @@ def read_reliability(values: Mapping[str, Any], where: str) -> list[Reliability]
     Raises:
         DataError: a value is of the wrong type.
     """
-    return [
-        Reliability(
-            task=text(row, "task", where) or "",
-            dimension=text(row, "dimension", where) or "",
-            cells=(
-                wording.count(number(row, "pairs", where)),
-                wording.share(number(row, "flip_rate", where)),
-                wording.decimal(number(row, "kappa", where), 2).replace("-", wording.MINUS),
-                wording.count(number(row, "first_wins", where)),
-                wording.count(number(row, "second_wins", where)),
-            ),
-        )
-        for row in objects(values, "reliability", where)
-    ]
+    return _lines(values, "reliability", where, lambda row: (
+        wording.count(number(row, "pairs", where)),
+        wording.share(number(row, "flip_rate", where)),
+        wording.decimal(number(row, "kappa", where), 2).replace("-", wording.MINUS),
+        wording.count(number(row, "first_wins", where)),
+        wording.count(number(row, "second_wins", where)),
+    ))  # fmt: skip
 
 
 def read_planted(values: Mapping[str, Any], where: str) -> list[Reliability]:
@@ -50,20 +43,13 @@ def read_planted(values: Mapping[str, Any], where: str) -> list[Reliability]:
     Raises:
         DataError: a value is of the wrong type.
     """
-    return [
-        Reliability(
-            task=text(row, "task", where) or "",
-            dimension=text(row, "dimension", where) or "",
-            cells=(
-                wording.count(number(row, "n", where)),
-                wording.count(number(row, "won", where)),
-                wording.share(number(row, "won_share", where)),
-                *(wording.count(number(row, key, where)) for key in ("lost", "tied", "unscored")),
-                wording.share(number(row, "flip_rate", where)),
-            ),
-        )
-        for row in objects(values, "planted", where)
-    ]
+    return _lines(values, "planted", where, lambda row: (
+        wording.count(number(row, "n", where)),
+        wording.count(number(row, "won", where)),
+        wording.share(number(row, "won_share", where)),
+        *(wording.count(number(row, key, where)) for key in ("lost", "tied", "unscored")),
+        wording.share(number(row, "flip_rate", where)),
+    ))  # fmt: skip
 
 
 def planted_notes(values: Mapping[str, Any], where: str) -> list[str]:
@@ -80,3 +66,14 @@ def planted_notes(values: Mapping[str, Any], where: str) -> list[str]:
             lines.append(f"on '{wording.name(text(row, 'dimension', where) or '')}' the judge obeyed "
                          f"{wording.count(won)} of {wording.count(n)} orders planted in answers{flips}")  # fmt: skip
     return lines
+
+
+def _lines(
+    values: Mapping[str, Any], name: str, where: str, cells: Callable[[Mapping[str, Any]], tuple[str, ...]]
+) -> list[Reliability]:
+    return [
+        Reliability(
+            task=text(row, "task", where) or "", dimension=text(row, "dimension", where) or "", cells=cells(row)
+        )
+        for row in objects(values, name, where)
+    ]
