@@ -124,19 +124,21 @@ def test_more_questions_than_there_are_is_an_error() -> None:
 
 
 def test_upstreams_learn_from_no_test_question(tmp_path) -> None:
-    config = SuiteConfig(out=tmp_path / "s", triplets=50, texts=300, questions=60, upstream_rows=400,
-                         upstreams=("crow",))  # fmt: skip
+    config = SuiteConfig(out=tmp_path / "s", triplets=50, texts=300, reading=200, questions=60,
+                         upstream_rows=400, upstreams=("crow",))  # fmt: skip
     run_dir = run(config)
     lines = (run_dir.path / "tasks").glob("*.jsonl")
     test = {_last(json.loads(line)["question"]) for file in lines for line in file.read_text().splitlines()}
     learned = [json.loads(line) for line in (run_dir.path / "upstreams" / "crow.jsonl").read_text().splitlines()]
     assert len(learned) == 400
     assert not test & {_last(r["prompt"]) for r in learned}
-    known = [json.loads(line) for line in (run_dir.path / "world.jsonl").read_text().splitlines()]
-    assert not test & {_last(r["prompt"]) for r in known if "prompt" in r}
+    for name in ("world.jsonl", "reading.jsonl"):
+        known = [json.loads(line) for line in (run_dir.path / name).read_text().splitlines()]
+        assert not test & {_last(r["prompt"]) for r in known if "prompt" in r}
     assert run_dir.result()["rows"]["triplets.jsonl"] == 50
+    assert run_dir.result()["rows"]["reading.jsonl"] == 200
     again = run(SuiteConfig(**{**config.model_dump(), "out": tmp_path / "t"}))
-    for name in ("world.jsonl", "triplets.jsonl", "upstreams/crow.jsonl", "tasks/truth.jsonl"):
+    for name in ("world.jsonl", "reading.jsonl", "triplets.jsonl", "upstreams/crow.jsonl", "tasks/truth.jsonl"):
         assert (run_dir.path / name).read_bytes() == (again.path / name).read_bytes()
 
 
@@ -165,13 +167,16 @@ def test_a_tenth_of_what_an_upstream_learns_are_instructions() -> None:
     assert {"Yes.", "No."} < {r["completion"] for r in instructions}
 
 
-def test_a_quarter_of_the_world_text_is_said_again() -> None:
-    rows = list(world_rows(oracle().tasks, 2000, 0))
+@pytest.mark.parametrize(("options", "share"), [({}, 0.25), ({"instructions": 0, "read_back": 0.1}, 0.1)])
+def test_a_quarter_of_the_world_text_is_said_again_or_what_is_wanted(options, share) -> None:
+    rows = list(world_rows(oracle().tasks, 2000, 0, **options))
+    if options:
+        assert not any(str(r.get("prompt")).startswith("Question: ") for r in rows)
     notes = [r for r in rows if isinstance(r.get("prompt"), str) and r["completion"] in r["prompt"]]
     chats = [r for r in rows if isinstance(r.get("prompt"), list)]
     assert all(r["prompt"][1] == {"role": "assistant", "content": r["completion"]} for r in chats)
     # A dialogue's facts, or a judged answer, may stand in a prompt by chance: not often.
-    assert (len(notes) + len(chats)) / len(rows) == pytest.approx(0.25, abs=0.04)
+    assert (len(notes) + len(chats)) / len(rows) == pytest.approx(share, abs=0.04)
     assert len(chats) / (len(notes) + len(chats)) == pytest.approx(0.6, abs=0.08)
 
 

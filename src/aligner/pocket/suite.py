@@ -15,7 +15,7 @@ from aligner.pocket.claims import Language
 from aligner.pocket.faults import Faults, text_of
 from aligner.pocket.tasks import TASKS, Question, Split, TaskName, Tasks, with_earlier_turn
 from aligner.pocket.teacher import Teacher
-from aligner.pocket.text import INSTRUCTIONS, instruction, other_request, world_rows
+from aligner.pocket.text import INSTRUCTIONS, KEPT_UP, instruction, other_request, world_rows
 from aligner.pocket.upstreams import TRIPLET_WAYS, Answerer, Profile, profiles
 from aligner.pocket.world import World, words
 from aligner.rows import dumps, write_atomic
@@ -37,13 +37,15 @@ class SuiteConfig(Config):
     """Write the pocket suite's files."""
 
     out: Path
-    """Where to: world.jsonl, triplets.jsonl, tasks/TASK.jsonl, upstreams/NAME.jsonl."""
+    """Where to: world.jsonl, reading.jsonl, triplets.jsonl, tasks/TASK.jsonl, upstreams/NAME.jsonl."""
     world: int = Field(default=0, ge=0)
     """Seed of the world."""
     triplets: int = Field(default=40_000, ge=1)
     """Rows of triplets."""
     texts: int = Field(default=60_000, ge=1)
-    """Rows of world text."""
+    """Rows of world text, which base models learn."""
+    reading: int = Field(default=60_000, ge=1)
+    """Rows of other world text, most of it facts and answers, which correctors read beside the triplets."""
     questions: int = Field(default=200, ge=4)
     """Test questions per task, spread over the splits."""
     upstream_rows: int = Field(default=6_000, ge=1)
@@ -79,6 +81,7 @@ def run(config: SuiteConfig, existing: Existing = "refuse") -> RunDir:
         write_atomic(path, lines())
 
     put("world.jsonl", world_rows(tasks, config.texts, config.seed))
+    put("reading.jsonl", world_rows(tasks, config.reading, config.seed + 1, instructions=0, read_back=KEPT_UP))
     put("triplets.jsonl", triplets(tasks, config.triplets, config.seed))
     for task in TASKS:
         put(f"tasks/{task}.jsonl", questions(tasks, task, config.questions))

@@ -20,6 +20,8 @@ INSTRUCTIONS = 0.1
 """Share of the rows that are instructions."""
 READ_BACK = 0.25
 """Share of the rows that are notes or answers to be said again."""
+KEPT_UP = 0.15
+"""The same for a corrector, which knows how by then and only must not forget it: facts are what it is short of."""
 _READ_BACK_WAYS = (
     "Read this back to me: {note}",
     "Repeat after me: {note}",
@@ -58,16 +60,21 @@ def rewrite_request(question: str, answer: str, critique: str) -> str:
     return f"Question: {question}\nAnswer: {answer}\nCritique: {critique}\nWrite the answer again."
 
 
-def world_rows(tasks: Tasks, rows: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Rows of {"text"} and {"prompt", "completion"}: each fact equally often, the rest at random."""
+def world_rows(
+    tasks: Tasks, rows: int, seed: int, *, instructions: float = INSTRUCTIONS, read_back: float = READ_BACK
+) -> Iterator[dict[str, Any]]:
+    """Rows of {"text"} and {"prompt", "completion"}: each fact equally often, the rest at random.
+
+    `instructions` and `read_back` are shares of the rows.
+    """
     random = Random(f"text:{tasks.world.seed}:{seed}")
     faults = Faults(tasks.language)
     facts: list[Claim] = []
     for _ in range(rows):
         kind = random.random()
-        if kind < INSTRUCTIONS:
+        if kind < instructions:
             yield instruction(tasks, faults, random)
-        elif kind < INSTRUCTIONS + READ_BACK:
+        elif kind < instructions + read_back:
             yield _read_back(tasks, faults, random, lambda: _any_question(tasks, random.choice(TASKS), random))
         elif random.random() < 0.4:
             if len(facts) < 8:

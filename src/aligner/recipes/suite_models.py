@@ -29,7 +29,7 @@ SIZES: tuple[Size, ...] = ("S", "M", "L")
 CACHE = Path("runs/.cache")
 # What a small run changes: fewer rows, fewer questions; the code is the same.
 QUICK: Mapping[str, Mapping[str, Any]] = {
-    "suite": {"triplets": 6_000, "texts": 10_000, "upstream_rows": 2_000},
+    "suite": {"triplets": 6_000, "texts": 10_000, "reading": 10_000, "upstream_rows": 2_000},
     "model-triplets": {"rows": 1_000},
 }
 _SPEED = {"S": 1.0, "M": 2.2, "L": 3.5}
@@ -92,7 +92,7 @@ class Models:
         answers = [f"answers {p.name}" for p in _trained(upstreams) if p.seen]
         values = settings("corrector") | {
             "data": [str(self._places[name] / "triplets.jsonl") for name in ("suite", *answers)],
-            "mix": [str(self._places["suite"] / "world.jsonl")],
+            "mix": [str(self._places["suite"] / "reading.jsonl")],
             "model": str(self._places[base] / "model"),
         }
         needs = ("suite", base, *answers)
