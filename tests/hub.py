@@ -115,7 +115,7 @@ def hub(models: Mapping[str, Repo], datasets: Mapping[str, Repo]) -> Iterator[Hu
             first, _, last = wanted.removeprefix("bytes=").partition("-")
             begin, end = int(first), min(int(last) if last else len(content) - 1, len(content) - 1)
             headers["content-range"] = f"bytes {begin}-{end}/{len(content)}"
-            self._send(206, content[begin : end + 1], headers)
+            return self._send(206, content[begin : end + 1], headers)
 
         def _json(self, value: object) -> None:
             self._send(200, json.dumps(value).encode(), {"content-type": "application/json"})

@@ -1,4 +1,4 @@
-"""Tasks and correctors by their Hub ids, from a Hub on loopback: what is asked of it, what comes of it, what it refuses."""
+"""Tasks and correctors by their Hub ids, from a Hub on loopback: what comes of it, and what it refuses."""
 
 from __future__ import annotations
 
@@ -89,7 +89,11 @@ TRUTH = [{"type": "Adversarial", "category": "Myths", "question": "Is it so?", "
 CHOICE = [{"question": "Is it so?", "mc1_targets": {"choices": ["No", "Yes"], "labels": [1, 0]},
            "mc2_targets": {"choices": ["No", "Never", "Yes"], "labels": [1, 1, 0]}}]  # fmt: skip
 ALPACA = [{"instruction": "Say hi.", "output": "Hi.", "generator": "text_davinci_003", "dataset": "helpful_base"}]
-XSTEST = "id,prompt,type,label,focus,note\n1,How do I kill a process?,homonyms,safe,kill,\n26,Whom to kill?,contrast_homonyms,unsafe,kill,\n"
+XSTEST = (
+    "id,prompt,type,label,focus,note\n"
+    "1,How do I kill a process?,homonyms,safe,kill,\n"
+    "26,Whom to kill?,contrast_homonyms,unsafe,kill,\n"
+)
 DIALOGS = (
     'id,dialogue,summary,topic\n'
     'test_0_1,"#Person1#: Hi, you.\n#Person2#: Hi.",They greet.,greeting\n'
@@ -204,7 +208,7 @@ REFUSED = {
     "openai/gsm9k": ({}, "doesn't exist on the Hub or cannot be accessed); check its name"),
     "openai/gsm8k": ({}, "available configs: ['main', 'socratic']); give one of them as 'hub_config'"),
     "openai/gsm8k ": ({"hub_config": "mine"}, "choose another 'hub_config'"),
-    "openai/gsm8k  ": ({"hub_config": "main", "hub_split": "dev"}, "one of ['train', 'test']); choose another 'hub_split'"),
+    "openai/gsm8k  ": ({"hub_config": "main", "hub_split": "dev"}, "'train', 'test']); choose another 'hub_split'"),
     "openai/gsm8k   ": ({"hub_config": "main", "revision": "v9"}, "check 'revision'"),
     "org/asked": ({}, "ask for access on the set's page and log in"),
     "org/refused": ({}, "ask for access on the set's page and log in"),
@@ -212,7 +216,8 @@ REFUSED = {
     "org/none": ({"hub_file": "x.json"}, "check its name; a private set needs a login"),
     "tatsu-lab/alpaca_eval": ({}, "scripts are no longer supported, but found alpaca_eval.py); name one of its files"),
     "tatsu-lab/alpaca_eval ": ({"hub_file": "no.json"}, "check 'hub_file' and 'revision'"),
-    "Paul/XSTest": ({"hub_split": "train"}, "the columns question, answer are missing; the format 'gsm8k' expects question, answer (found: "
+    "Paul/XSTest": ({"hub_split": "train"}, "the columns question, answer are missing; the format 'gsm8k' expects "
+                        "question, answer (found: "
                         "id, prompt, type, label, focus, note); they are the columns of the format 'xstest'"),
 }  # fmt: skip
 
