@@ -6,6 +6,7 @@ Answers of ten upstreams of the pocket suite, with their recorded faults, and a 
 "judged" takes them through `aligner eval` with the oracle, which counts faults and locates them, and renders the page;
 "counted again" does so from the verdicts that are stored by then. There is no peer: the bound is 30 s on two cores
 (OMP_NUM_THREADS=2).
+"""
 
 from __future__ import annotations
 
