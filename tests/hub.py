@@ -30,8 +30,11 @@ class Repo:
         return next(files for name, files in self.revisions.items() if self.commit(name) == commit)
 
 
-def repo(files: Mapping[str, bytes], gated: int | None = None, **others: Mapping[str, bytes]) -> Repo:
-    return Repo(revisions={"main": files, **others}, gated=gated)
+def repo(
+    files: Mapping[str, bytes], others: Mapping[str, Mapping[str, bytes]] | None = None, *, gated: int | None = None
+) -> Repo:
+    """A repository with these files on its main branch, and others at other revisions."""
+    return Repo(revisions={"main": files, **(others or {})}, gated=gated)
 
 
 @dataclass(slots=True)

@@ -113,7 +113,7 @@ def sets() -> dict[str, Repo]:
            "socratic/test-00000-of-00001.parquet": parquet(GSM[:3])}  # fmt: skip
     ids = turns("c:1", 4) + turns("c:2", 2)
     return {
-        "openai/gsm8k": repo(gsm, v1=gsm | {"main/test-00000-of-00001.parquet": parquet(GSM[:1])}),
+        "openai/gsm8k": repo(gsm, {"v1": gsm | {"main/test-00000-of-00001.parquet": parquet(GSM[:1])}}),
         "truthfulqa/truthful_qa": repo(truth),
         "PKU-Alignment/BeaverTails-Evaluation": repo({"test.json": json.dumps(BEAVER).encode()}),
         "declare-lab/HarmfulQA": repo({"README.md": b"# HarmfulQA\n", "data.json": json.dumps(HARMFUL).encode()}),
@@ -121,7 +121,7 @@ def sets() -> dict[str, Repo]:
                                       "train.csv": DIALOGS[:50].encode() + b'",x,y\n'}),
         "Paul/XSTest": repo({"xstest_prompts.csv": XSTEST.encode()}),
         "facebook/empathetic_dialogues": repo(
-            {"empathetic_dialogues.py": b"raise SystemExit"}, **{PARQUET: {"default/test/0000.parquet": parquet(ids)}}
+            {"empathetic_dialogues.py": b"raise SystemExit"}, {PARQUET: {"default/test/0000.parquet": parquet(ids)}}
         ),
         "tatsu-lab/alpaca_eval": repo(
             {"alpaca_eval.py": b"raise SystemExit", "alpaca_eval.json": json.dumps(ALPACA).encode()}
