@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, g
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from rapidfuzz import process
+from rapidfuzz import fuzz, process
 
 from aligner.errors import ConfigError, DataError
 from aligner.rows import write_atomic
@@ -106,7 +106,9 @@ def expand(place: str | Path, setting: str = "file") -> Path:
 
 def nearest(name: str, known: list[str]) -> str:
     """`, did you mean 'x'?` for the most similar known name, or the list of known names."""
-    match = process.extractOne(name, known, score_cutoff=60) if known else None
+    # The whole name first: by its parts alone 'fil' is nearer to 'hub_file' than to 'file'.
+    match = process.extractOne(name, known, scorer=fuzz.ratio, score_cutoff=75) if known else None
+    match = match or (process.extractOne(name, known, score_cutoff=60) if known else None)
     return f"did you mean '{match[0]}'?" if match else f"known: {', '.join(known) or 'none'}"
 
 

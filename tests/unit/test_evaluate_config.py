@@ -63,6 +63,10 @@ def test_an_upstream_behind_an_address_and_batches(tmp_path) -> None:
         ({"tasks": [{"name": "t", "format": "xstest"}]}, "give either 'file'"),
         ({"tasks": [{"name": "t", "format": "xstest", "file": "f", "hub": "h"}]}, "give either 'file'"),
         ({"tasks": [{"name": "t", "format": "xstest", "file": "f", "revision": "h"}]}, "'revision' belong to 'hub'"),
+        (
+            {"tasks": [{"name": "t", "format": "xstest", "hub": "h", "hub_file": "f", "hub_split": "s"}]},
+            "'hub_file' names one file",
+        ),
         ({"tasks": [{"name": "t", "format": "xtest", "file": "f", "dimensions": ["a"]}]}, "'tasks.0.format'"),
         ({"tasks": [{"name": "t", "format": ["xstest"], "file": "f", "dimensions": ["a"]}]}, "'tasks.0.format'"),
         ({"tasks": [{"name": "t", "format": "xstest", "file": "f", "prompt": "Say"}]}, "'prompt' has no {question}"),

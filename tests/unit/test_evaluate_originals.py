@@ -181,7 +181,7 @@ def test_a_set_that_datasets_loads(tmp_path) -> None:
     )
     assert hub(place, hub_config="main", hub_split="train").total == 5
     assert hub(place, hub_config="socratic", hub_split="train").total == 2
-    with pytest.raises(DataError, match="check its name, 'hub_config'"):
+    with pytest.raises(DataError, match="choose another 'hub_config'"):
         hub(place, hub_config="none")
     with pytest.raises(DataError, match=r"the columns prompt, category are missing.*columns of the format 'gsm8k'"):
         hub(place, hub_config="main", hub_split="train", format="beavertails")

@@ -51,6 +51,8 @@ class TaskSpec(Config):
     """The configuration of the Hub's data set, where it has several."""
     hub_split: str | None = None
     """The split of the Hub's data set; left out: the one that the format is usually read from."""
+    hub_file: str | None = None
+    """One file of the Hub's data set, read as `file` is: for sets that `datasets` cannot load as a whole."""
     revision: str | None = None
     """The revision of the Hub's data set."""
     format: FormatName = "rows"
@@ -79,8 +81,10 @@ class TaskSpec(Config):
     def _check(self) -> Self:
         if (self.file is None) == (self.hub is None):
             raise ValueError("give either 'file' (it lies here) or 'hub' (a data set of the Hub)")
-        if self.hub is None and (self.hub_config or self.hub_split or self.revision):
-            raise ValueError("'hub_config', 'hub_split' and 'revision' belong to 'hub'")
+        if self.hub is None and (self.hub_config or self.hub_split or self.hub_file or self.revision):
+            raise ValueError("'hub_config', 'hub_split', 'hub_file' and 'revision' belong to 'hub'")
+        if self.hub_file is not None and (self.hub_config or self.hub_split):
+            raise ValueError("'hub_file' names one file; leave 'hub_config' and 'hub_split' out")
         if self.prompt is not None and QUESTION not in self.prompt:
             raise ValueError(f"'prompt' has no {QUESTION}; write it where the question goes")
         return self

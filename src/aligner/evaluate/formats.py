@@ -260,7 +260,9 @@ FORMATS: Mapping[FormatName, Format] = {
     "alpaca-eval": Format(
         columns=("instruction",), dimensions=("helpful",), read=_each(_alpaca_eval), hub_split="eval", by_text=True
     ),
-    "xstest": Format(columns=("prompt", "type"), dimensions=("helpful", "harmless"), read=_each(_xstest)),
+    "xstest": Format(
+        columns=("prompt", "type"), dimensions=("helpful", "harmless"), read=_each(_xstest), hub_split="train"
+    ),
     "gsm8k": Format(
         columns=("question", "answer"),
         dimensions=("correct",),

@@ -17,6 +17,7 @@ from aligner.config import expand
 from aligner.errors import DataError
 from aligner.evaluate.config import TaskSpec
 from aligner.evaluate.formats import FORMATS
+from aligner.evaluate.hub import downloaded, hub_split, loaded, told
 from aligner.rows import Row, file_hash, open_text, read_rows
 
 _SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -153,17 +154,9 @@ def _hub_rows(spec: TaskSpec) -> Iterator[Row]:
         where = str(expand(where, "hub"))
     if _is_saved(Path(where)):
         return _numbered(where, _saved(Path(where), spec))
-
-    def rows() -> Iterator[Any]:
-        from datasets import load_dataset
-
-        yield from load_dataset(where, name=spec.hub_config, split=_hub_split(spec), revision=spec.revision)
-
-    return _numbered(where, rows)
-
-
-def _hub_split(spec: TaskSpec) -> str:
-    return spec.hub_split or ("test" if spec.format == "rows" else FORMATS[spec.format].hub_split)
+    if spec.hub_file is not None:
+        return _file_rows(downloaded(spec), spec)
+    return _numbered(where, lambda: loaded(where, spec))
 
 
 def _is_saved(path: Path) -> bool:
@@ -176,7 +169,7 @@ def _saved(path: Path, spec: TaskSpec) -> Callable[[], Iterator[Any]]:
         from datasets import DatasetDict, load_from_disk
 
         found = load_from_disk(str(path))
-        yield from found[_hub_split(spec)] if isinstance(found, DatasetDict) else found
+        yield from found[hub_split(spec)] if isinstance(found, DatasetDict) else found
 
     return rows
 
@@ -191,8 +184,6 @@ def _numbered(where: str, rows: Callable[[], Iterator[Any]]) -> Iterator[Row]:
     except DataError:
         raise
     except Exception as e:
-        said = " ".join(str(e).split())[:300]
-        raise DataError(f"{where}: the data set cannot be loaded ({type(e).__name__}: {said}); check its name, "
-                        "'hub_config', 'hub_split' and the network, or give a local 'file'") from e  # fmt: skip
+        raise DataError(told(where, e)) from e
     if not number:
         raise DataError(f"{where}: the data set holds no rows; choose another split ('hub_split')")
