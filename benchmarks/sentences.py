@@ -143,6 +143,11 @@ def evaluated(found: Mapping[Unit, RunDir], arguments: argparse.Namespace) -> Ru
     return evaluate(config, "resume")
 
 
+def ratio(ours: float, theirs: float) -> float | None:
+    """Above 1 ours is better; of numbers that are not above 0 it says nothing."""
+    return ours / theirs if ours > 0 and theirs > 0 else None
+
+
 def omega_rows(table: Iterable[Mapping[str, Any]], pairs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row for each dimension over all tasks: both ω with their intervals, and the paired difference."""
     means = {(r["corrector"], r["dimension"]): r for r in table
@@ -155,7 +160,7 @@ def omega_rows(table: Iterable[Mapping[str, Any]], pairs: Iterable[Mapping[str, 
         rows.append({
             "name": f"omega, {pair['dimension']}", "peer": "whole answers", "metric": "omega", "unit": "points",
             "ours": ours["omega"], "theirs": theirs["omega"],
-            "ratio": ours["omega"] / theirs["omega"] if theirs["omega"] else None,
+            "ratio": ratio(ours["omega"], theirs["omega"]),
             "ours_range": [ours["low"], ours["high"]], "theirs_range": [theirs["low"], theirs["high"]],
             "difference": pair["difference"], "difference_range": [pair["low"], pair["high"]],
             "p_value": pair["p_value"], "answers": pair["pairs"], "higher_is_better": True,
@@ -168,7 +173,7 @@ def mean_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     ours, theirs = (sum(r[side] for r in rows) / len(rows) for side in ("ours", "theirs"))
     return {
         "name": "omega, mean of the dimensions", "peer": "whole answers", "metric": "omega", "unit": "points",
-        "ours": ours, "theirs": theirs, "ratio": ours / theirs if theirs else None, "points_below": theirs - ours,
+        "ours": ours, "theirs": theirs, "ratio": ratio(ours, theirs), "points_below": theirs - ours,
         "higher_is_better": True,
     }  # fmt: skip
 
