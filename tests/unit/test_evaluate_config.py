@@ -55,6 +55,12 @@ def test_an_upstream_behind_an_address_and_batches(tmp_path) -> None:
         ({"correctors": [{"name": "c"}]}, "give either 'aligner'"),
         ({"correctors": [{"name": "c", "aligner": "x", "corrections": "y"}]}, "give either 'aligner'"),
         ({"correctors": [{"name": "c", "aligner": "x", "method": "cai"}]}, "no two of them"),
+        ({"correctors": [{"name": "c", "corrections": "y", "unit": "sentence"}]}, "'unit' goes with 'aligner'"),
+        (
+            {"correctors": [{"name": "c", "aligner": "x", "unit": "sentence", "gate": "strict"}]},
+            "the gate decides on whole answers",
+        ),
+        ({"correctors": [{"name": "c", "aligner": "x", "unit": "word"}]}, "'correctors.0.unit'"),
         ({"tasks": []}, "'tasks'"),
         ({"tasks": [{"name": "t", "file": "f", "dimensions": []}]}, "'tasks.0.dimensions'"),
         ({"tasks": [{"name": "t", "file": "f", "dimensions": ["a", "a"]}]}, "no two the same"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -80,7 +80,10 @@ def load_card(path: str | Path, tokenizer: Any, prompt: str | None = None) -> Al
     card = AlignerCard.load(path)
     if prompt is not None:
         form = PromptFormat.preset(prompt, tokenizer)
-        return AlignerCard(prompt=form, lineage=card.lineage if card is not None else ())
+        if card is None:
+            return AlignerCard(prompt=form)
+        # A layout can be named; whether whole answers or sentences were learned cannot.
+        return AlignerCard(prompt=replace(form, unit=card.prompt.unit), lineage=card.lineage)
     if card is None:
         raise CheckpointError(
             f"{path}: no {FILE_NAME}, so the prompt it was trained with is not known; name it with "

@@ -144,14 +144,19 @@ class CorrectorSpec(Config):
     """The prompt format of a checkpoint without aligner.json: aligner-v1, aligner-repo or chat."""
     gate: Literal["off", "balanced", "strict"] = "off"
     """Let answers through untouched that one pass finds good enough, as the corrector was calibrated."""
+    unit: Literal["answer", "sentence"] | None = None
+    """What it has to correct at a time; one that was trained otherwise is refused. Left out: as it was trained."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if sum(source is not None for source in (self.aligner, self.corrections, self.method)) != 1:
             raise ValueError("give either 'aligner' (it corrects now), 'corrections' (they are stored) or 'method' "
                              "(each upstream revises its own answers), and no two of them")  # fmt: skip
-        if self.gate != "off" and self.aligner is None:
-            raise ValueError("'gate' goes with 'aligner', and there is none")
+        for name in ("gate", "unit"):
+            if getattr(self, name) != _default(self, name) and self.aligner is None:
+                raise ValueError(f"'{name}' goes with 'aligner', and there is none")
+        if self.unit == "sentence" and self.gate != "off":
+            raise ValueError("the gate decides on whole answers; leave out 'gate', or 'unit: sentence'")
         return self
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from aligner.evaluate.questions import questions_hash
 from aligner.evaluate.stored import UPSTREAM, corrections_of, stored_answers, stored_corrections
 from aligner.evaluate.tasks import Suite, read_task
 from aligner.generate.method import load_method, shipped
+from aligner.prompts import Unit
 from aligner.rows import dumps, file_hash, write_atomic
 from aligner.runs import RunDir
 
 FILE_NAME = "inputs.json"
+_AT_A_TIME: Mapping[Unit, str] = {"answer": "whole answers", "sentence": "sentence by sentence"}
 
 
 def read_inputs(config: EvalConfig, live: Collection[str]) -> tuple[Suite, dict[str, Any]]:
@@ -111,7 +113,8 @@ def check_checkpoints(config: EvalConfig, live: Collection[str]) -> None:
     """Find out whether every model is there, without loading one: hours of answers come before the first correction.
 
     Raises:
-        CheckpointError: one is not.
+        CheckpointError: one is not, or was not calibrated for its gate.
+        ConfigError: a corrector works on another unit than its `unit` says, or has a gate and works on sentences.
     """
     models = [spec.model for spec in config.upstreams if spec.model is not None and spec.name not in live]
     correctors = [spec for spec in config.correctors if spec.aligner is not None]
@@ -165,12 +168,22 @@ def _check_card(spec: CorrectorSpec) -> None:
     from aligner.correct.gate import gate_of
 
     card = AlignerCard.load(corrector_place(spec))
+    _check_unit(spec, "answer" if card is None else card.prompt.unit)
     gate_of(card.gate if card is not None and spec.prompt is None else None, spec.gate, str(spec.aligner))
     if card is None and spec.prompt is None:
         raise CheckpointError(
             f"{spec.aligner}: no {CARD}, so the prompt it was trained with is not known; name it in the corrector's "
             "'prompt': aligner-v1 for the released 7B checkpoint, aligner-repo for the published training code, or chat"
         )
+
+
+def _check_unit(spec: CorrectorSpec, trained: Unit) -> None:
+    if spec.unit is not None and spec.unit != trained:
+        raise ConfigError(f"correctors, '{spec.name}': {spec.aligner} corrects {_AT_A_TIME[trained]}, and 'unit' is "
+                          f"{spec.unit}; train one with unit={spec.unit}, or leave 'unit' out")  # fmt: skip
+    if trained == "sentence" and spec.gate != "off":
+        raise ConfigError(f"correctors, '{spec.name}': the gate decides on whole answers, and {spec.aligner} corrects "
+                          f"{_AT_A_TIME[trained]}; leave out 'gate'")  # fmt: skip
 
 
 def _exhaust(values: Any) -> None:

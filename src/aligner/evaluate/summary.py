@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aligner.evaluate.config import CorrectorSpec, EvalConfig
 from aligner.evaluate.cost import cost_rows
@@ -23,9 +23,13 @@ from aligner.evaluate.store import Store
 from aligner.evaluate.table import Tally
 from aligner.evaluate.tasks import SEEN, UPSTREAM, Suite, Task
 from aligner.generate.method import load_method
+from aligner.prompts import Unit
 from aligner.rows import JsonlWriter, storage_errors, write_atomic
 from aligner.runs import Lineage, RunDir, ancestor_of_model, lineage_to_json, merge_lineage
 from aligner.types import FaultFinder, FaultLocator, Judge, Scorer, Usage
+
+if TYPE_CHECKING:
+    from aligner.correct.card import AlignerCard
 
 
 def summarise(
@@ -72,7 +76,8 @@ def summarise(
         judging.pay(row)
     table = [row for tally in tallies for row in tally.rows(config)]
     write_atomic(run_dir.path / "table.json", json.dumps(table, ensure_ascii=False, indent=1) + "\n")
-    lineages = {spec.name: _lineage(spec, config) for spec in config.correctors}
+    cards = {spec.name: _card(spec) for spec in config.correctors}
+    lineages = {spec.name: _lineage(spec, cards[spec.name], config) for spec in config.correctors}
     seconds, parameters, spent, work = _metrics(run_dir)
     run_dir.write_result({
         "kind": "eval",
@@ -82,6 +87,7 @@ def summarise(
                 "aligner": spec.aligner,
                 "corrections": None if spec.corrections is None else spec.corrections.name,
                 "method": None if spec.method is None else Path(spec.method).name,
+                "unit": _unit(spec, cards[spec.name]),
                 "parameters": parameters.get(spec.name),
                 "lineage": lineage_to_json(lineages[spec.name]),
             }
@@ -228,17 +234,28 @@ def _metrics(run_dir: RunDir) -> tuple[dict[str, float], dict[str, int], dict[st
     return {stage: round(value, 3) for stage, value in seconds.items()}, parameters, dict(spent), work
 
 
-def _lineage(spec: CorrectorSpec, config: EvalConfig) -> Lineage:
+def _lineage(spec: CorrectorSpec, card: AlignerCard | None, config: EvalConfig) -> Lineage:
     """What a corrector was made from: by a method, the upstreams; nothing is known of stored corrections."""
     if spec.method is not None:
         models = (upstream.model or upstream.served_model for upstream in config.upstreams)
         return tuple(dict.fromkeys(ancestor_of_model("upstream", name) for name in models if name is not None))
+    return card.lineage if card is not None else ()
+
+
+def _card(spec: CorrectorSpec) -> AlignerCard | None:
+    """What a corrector that was run here says of itself."""
     if spec.aligner is None:
-        return ()
+        return None
     from aligner.correct.card import AlignerCard
 
-    card = AlignerCard.load(corrector_place(spec))
-    return card.lineage if card is not None else ()
+    return AlignerCard.load(corrector_place(spec))
+
+
+def _unit(spec: CorrectorSpec, card: AlignerCard | None) -> Unit | None:
+    """What it corrected at a time; None where that is not known."""
+    if spec.aligner is None:
+        return None
+    return "answer" if card is None else card.prompt.unit
 
 
 def _had_a_part(judge: Judge, lineage: Lineage) -> bool:

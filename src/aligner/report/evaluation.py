@@ -105,9 +105,10 @@ def _model(value: Any, where: str) -> dict[str, str]:
     if not isinstance(value, dict):
         raise wrong(where, "correctors", value, "names or objects")
     size = number(value, "parameters", where)
+    place = wording.said(value.get("aligner") or value.get("corrections") or value.get("method"))
     return {
         "name": text(value, "name", where) or "",
-        "aligner": wording.said(value.get("aligner") or value.get("corrections") or value.get("method")),
+        "aligner": f"{place}, sentence by sentence" if value.get("unit") == "sentence" else place,
         "parameters": wording.ABSENT if size is None else wording.magnitude(size),
     }
 
