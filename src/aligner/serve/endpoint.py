@@ -19,12 +19,11 @@ from aligner.serve.ahead import Ahead
 from aligner.serve.asgi import Exchange
 from aligner.serve.choice import Choice
 from aligner.serve.chunks import ChunkStream, Place
-from aligner.serve.connection import Reply
 from aligner.serve.events import EventStream
 from aligner.serve.options import HEADER, Options
 from aligner.serve.policy import Outcome, Policy
 from aligner.serve.shadow import Shadow
-from aligner.serve.upstreams import Route, Upstreams
+from aligner.serve.upstreams import Reply, Route, Upstreams
 from aligner.serve.wire import Answer, Json
 from aligner.types import Corrector, OpenedLive, Usage
 
