@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import aiohttp
 from multidict import CIMultiDict
@@ -209,13 +209,13 @@ class Upstreams:
             RequestError: 502, it is longer than `answer_limit`.
         """
         if int(h.get(reply.headers, b"content-length") or 0) > self.answer_limit:
-            raise self._too_long()
+            raise self.too_long()
         pieces: list[bytes] = []
         size = 0
         async for piece in reply.pieces():
             size += len(piece)
             if size > self.answer_limit:
-                raise self._too_long()
+                raise self.too_long()
             pieces.append(piece)
         return b"".join(pieces)
 
@@ -247,12 +247,14 @@ class Upstreams:
                                    code="upstream_failed")  # fmt: skip
             value = wire.read_reply(await self.whole(reply), "the upstream's list of models")
         listed = value.get("data")
-        found = [m for m in (listed if isinstance(listed, list) else []) if isinstance(m, dict) and isinstance(m.get("id"), str)]
+        listed = listed if isinstance(listed, list) else []
+        found = [m for m in listed if isinstance(m, dict) and isinstance(m.get("id"), str)]
         if not upstream.name:
             return found
         return [m if m["id"] == upstream.name else {**m, "id": f"{upstream.name}/{m['id']}"} for m in found]
 
-    def _too_long(self) -> RequestError:
+    def too_long(self) -> RequestError:
+        """What is told of an answer over the limit."""
         return RequestError(f"the upstream's answer has more than {self.answer_limit} bytes", status=502,
                             code="upstream_too_long")  # fmt: skip
 
