@@ -146,8 +146,8 @@ class ChunkStream:
         held.called = held.called or bool(delta.get("tool_calls") or delta.get("function_call"))
         text = delta.get(name)
         known = len(held.texts)
-        self.held += len(text) if isinstance(text, str) else 0
         shown = self._sift(held, text) if isinstance(text, str) else ""
+        self.held += len(text) - len(shown) if isinstance(text, str) else 0
         if len(held.texts) > known and not held.called:
             step.heard.append(((index, 0), "".join(held.texts[known:])))
         if isinstance(text, str) and text:
