@@ -9,18 +9,17 @@ bodies are not read, so that what is measured is the server.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 from collections import Counter
 from itertools import cycle, islice
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
 
 import httptools
 import uvloop
+from client_options import client_options
 
 
 class Load:
@@ -97,10 +96,7 @@ async def run(url: str, bodies: list[Any], concurrency: int, seconds: float, war
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--bodies", type=Path, required=True)
-    parser.add_argument("--concurrency", type=int, required=True)
+    parser = client_options(__doc__, "--bodies")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--warmup", type=float, default=0.5)
     parser.add_argument("--skip", type=int, default=0)

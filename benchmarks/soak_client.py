@@ -7,17 +7,16 @@ Written to standard output: how often which reply came, and every reply that was
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
 
+from client_options import client_options
 from mock_upstream import FAULTS
 
 FAULTY, LEAVING = 0.05, 0.02
@@ -209,11 +208,8 @@ async def run(url: str, questions: list[str], requests: int, concurrency: int) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--questions", type=Path, required=True)
+    parser = client_options(__doc__, "--questions")
     parser.add_argument("--requests", type=int, required=True)
-    parser.add_argument("--concurrency", type=int, required=True)
     options = parser.parse_args()
     questions = json.loads(options.questions.read_text(encoding="utf-8"))
     print(json.dumps(asyncio.run(run(options.url, questions, options.requests, options.concurrency))))

@@ -13,6 +13,7 @@ import torch
 
 from aligner.correct.aligner import Aligner
 from aligner.correct.card import AlignerCard
+from aligner.correct.ticket import Row
 from aligner.prompts import PromptFormat
 from aligner.train.scratch import train_tokenizer
 from tests.real import REAL_DATA
@@ -292,3 +293,15 @@ def _wrap(backend: Any, template: str, **tokens: str) -> Any:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **tokens)
     tokenizer.chat_template = template
     return tokenizer
+
+
+def writes(aligner: Aligner, text: str, monkeypatch: Any) -> None:
+    """Whatever the model would write, it writes this, and no more."""
+    aligner.speculate = False
+    real = Row.accept
+
+    def accept(self: Row, token: int) -> None:
+        ids = [*aligner.codec.encode(text), *aligner._stop_ids]
+        real(self, ids[len(self.out)] if len(self.out) < len(ids) else token)
+
+    monkeypatch.setattr(Row, "accept", accept)

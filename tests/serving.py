@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +41,21 @@ def serving_app(app: Any) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+@contextmanager
+def serving_command(options: list[str]) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run `aligner serve …` at a free port until the block ends; yields http://127.0.0.1:PORT and the process."""
+    command = [sys.executable, "-m", "aligner.cli", *options, "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            found = re.search(r"http://127\.0\.0\.1:\d+", said)
+            assert found, said
+            yield found[0], process
+        finally:
+            process.kill()
 
 
 @dataclass(slots=True)

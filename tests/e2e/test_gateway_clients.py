@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -20,7 +19,17 @@ import pytest
 
 from aligner.correct.aligner import Aligner
 from aligner.train.corrector import run as train
-from tests.serving import Call, Stand, Upstream, chat_chunk, chat_reply, chat_stream, serving_app, standing
+from tests.serving import (
+    Call,
+    Stand,
+    Upstream,
+    chat_chunk,
+    chat_reply,
+    chat_stream,
+    serving_app,
+    serving_command,
+    standing,
+)
 from tests.training import tiny_config, toy_rows, write_rows
 
 QUESTION: list[Any] = [{"role": "user", "content": "say four words"}]
@@ -108,22 +117,15 @@ def test_the_command_line(corrector: Path, example: tuple[str, str, str]) -> Non
         await call.reply(chat_reply(example[1]))
 
     with serving_app(Upstream(handler)) as url:
-        command = [sys.executable, "-m", "aligner.cli", "serve", "--aligner", str(corrector), "--port", "0",
-                   "--upstream", f"{url}/v1", "--upstream", f"again={url}/v1"]  # fmt: skip
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            try:
-                assert process.stderr is not None
-                said = process.stderr.readline()
-                address = re.search(r"http://127\.0\.0\.1:\d+/v1", said)
-                assert address, said
-                body = {"model": "again", "messages": [{"role": "user", "content": example[0]}]}
-                reply = httpx2.post(address[0] + "/chat/completions", json=body, timeout=30).json()
-                assert reply["choices"][0]["message"]["content"] == example[2]
-                process.send_signal(signal.SIGINT)
-                assert process.wait(timeout=20) in (0, 130)
-                assert "Traceback" not in process.stderr.read()
-            finally:
-                process.kill()
+        options = ["serve", "--aligner", str(corrector), "--upstream", f"{url}/v1", "--upstream", f"again={url}/v1"]
+        with serving_command(options) as (address, process):
+            body = {"model": "again", "messages": [{"role": "user", "content": example[0]}]}
+            reply = httpx2.post(address + "/v1/chat/completions", json=body, timeout=30).json()
+            assert reply["choices"][0]["message"]["content"] == example[2]
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=20) in (0, 130)
+            assert process.stderr is not None
+            assert "Traceback" not in process.stderr.read()
 
 
 def _free_port() -> int:

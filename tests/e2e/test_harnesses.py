@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from aligner.correct.aligner import Aligner
 from aligner.evaluate.alpaca_eval import read_verdicts, win_rate
 from aligner.train.corrector import run as train
 from tests.api_server import Api, Reply, completion, serving
+from tests.serving import serving_command
 from tests.training import tiny_config, toy_rows, write_rows
 
 pytestmark = pytest.mark.slow
@@ -67,16 +67,8 @@ def gateway(stack: Stack) -> Iterator[tuple[str, Api]]:
     with serving(lambda body: stack.answers[body["messages"][-1]["content"].strip()]) as upstream:
         (line,) = (c for c in commands() if c.startswith("aligner serve"))
         line = line.replace("http://localhost:8000/v1", upstream.url).replace("runs/my-corrector", str(stack.corrector))
-        words = [sys.executable, "-m", "aligner.cli", *line.split()[1:], "--port", "0"]
-        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
-            try:
-                assert process.stderr is not None
-                said = process.stderr.readline()
-                found = re.search(r"http://127\.0\.0\.1:\d+", said)
-                assert found, said
-                yield found[0], upstream
-            finally:
-                process.kill()
+        with serving_command(line.split()[1:]) as (address, _):
+            yield address, upstream
 
 
 def commands() -> list[str]:

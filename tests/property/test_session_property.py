@@ -32,7 +32,7 @@ def test_ids_equal_those_of_the_whole_prompt(name: str, prompt: str, monkeypatch
             whole = aligner.card.prompt.encode(aligner.codec, session._chat, answer).ids
         except PromptError:
             whole = None
-        rest, reading = answer, session._reading
+        rest, reading = answer, session._row.reading
         while rest:
             cut = data.draw(st.integers(1, len(rest)))
             session.push(rest[:cut])

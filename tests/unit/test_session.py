@@ -11,23 +11,10 @@ import pytest
 from aligner import Aligner
 from aligner.correct.gate import Gate
 from aligner.correct.guards import GuardPolicy
-from aligner.correct.ticket import Row
 from aligner.types import Correction, Delta
-from tests.models import tiny_aligner
+from tests.models import tiny_aligner, writes
 
 ANSWER = "The fox sat on the mat."
-
-
-def writes(aligner: Aligner, text: str, monkeypatch: Any) -> None:
-    """Whatever the model would write, it writes this, and no more."""
-    aligner.speculate = False
-    real = Row.accept
-
-    def accept(self: Row, token: int) -> None:
-        ids = [*aligner.codec.encode(text), *aligner._stop_ids]
-        real(self, ids[len(self.out)] if len(self.out) < len(ids) else token)
-
-    monkeypatch.setattr(Row, "accept", accept)
 
 
 async def finished(aligner: Aligner, answer: str = ANSWER, **options: Any) -> Correction:
@@ -83,3 +70,18 @@ def test_a_foreign_script_stops_a_stream_only_where_that_guard_is_enforced(mode:
             assert (text, deltas[-1].kept_because) == ("The fox ", "script_leak")
         else:
             assert (text, deltas[-1].kept_because) == ("The fox 猫 sat on the mat.", None)
+
+
+def test_a_stopped_stream_tells_what_the_gate_decided(monkeypatch) -> None:
+    with tiny_aligner(context=1024) as plain:
+        wanted = plain.with_gate(Gate(threshold=0.0)).correct("q", ANSWER).gate  # nothing is that certain
+        aligner = plain.with_gate(Gate(threshold=0.0))
+        writes(aligner, "The fox 猫 sat on the mat.", monkeypatch)
+        last = asyncio.run(streamed(aligner))[-1]
+        assert last.kept_because == "script_leak"
+        assert last.gate is not None
+        assert wanted is not None
+        assert (last.gate.passed, last.gate.tokens) == (wanted.passed, wanted.tokens) == (False, wanted.tokens)
+        assert last.gate.score == pytest.approx(wanted.score, abs=1e-4)
+        assert last.usage is not None
+        assert last.usage.completion_tokens > 0

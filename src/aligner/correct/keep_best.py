@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from aligner.correct.aligner import Aligner, Question
 from aligner.errors import ConfigError
@@ -66,14 +67,23 @@ class KeepBest:
         while candidates := list(islice(done, self.count)):
             yield run_sync(self.best(candidates))
 
-    async def acorrect(self, question: Question, answer: str, sampling: Sampling | None = None) -> Correction:
+    async def acorrect(
+        self,
+        question: Question,
+        answer: str,
+        sampling: Sampling | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> Correction:
         """Correct one answer without blocking; leaving early cancels all its candidates.
 
         Raises:
             DataError: the question is no chat.
+            ConfigError: the response format is none.
         """
         tasks = [
-            asyncio.ensure_future(self.aligner.acorrect(question, answer, own)) for own in self._samplings(sampling)
+            asyncio.ensure_future(self.aligner.acorrect(question, answer, own, response_format=response_format))
+            for own in self._samplings(sampling)
         ]
         try:
             return await self.best(await asyncio.gather(*tasks))
@@ -81,13 +91,21 @@ class KeepBest:
             for task in tasks:
                 task.cancel()
 
-    async def stream(self, question: Question, answer: str, sampling: Sampling | None = None) -> AsyncIterator[Delta]:
+    async def stream(
+        self,
+        question: Question,
+        answer: str,
+        sampling: Sampling | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> AsyncIterator[Delta]:
         """The best correction, whole: nothing can be shown before all candidates are ranked.
 
         Raises:
             DataError: the question is no chat.
+            ConfigError: the response format is none.
         """
-        done = await self.acorrect(question, answer, sampling)
+        done = await self.acorrect(question, answer, sampling, response_format=response_format)
         yield Delta(text=done.text)
         yield Delta(text="", finish_reason=done.completion.finish_reason, usage=done.completion.usage,
                     kept_because=done.kept_because, gate=done.gate)  # fmt: skip

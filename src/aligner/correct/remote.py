@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from itertools import islice
@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from aligner.correct import outcome
 from aligner.correct.aligner import Question
 from aligner.correct.card import AlignerCard, checkpoint_place, load_card
-from aligner.correct.guards import GuardPolicy
+from aligner.correct.guards import GuardPolicy, ResponseFormat
 from aligner.errors import ConfigError, PromptError
 from aligner.generate.chat_api import failed, usage_of
 from aligner.generate.collect import run_sync
@@ -96,13 +96,22 @@ class RemoteAligner:
         """Keep the connections open over several calls; without it each idle moment closes them."""
         return self._api.connected()
 
-    async def acorrect(self, question: Question, answer: str, sampling: Sampling | None = None) -> Correction:
+    async def acorrect(
+        self,
+        question: Question,
+        answer: str,
+        sampling: Sampling | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> Correction:
         """Correct one answer. What one answer fails of is told on the correction, which then keeps the original.
 
         Raises:
-            ConfigError: the server knows neither the key nor the model, or nothing listens at the address.
+            ConfigError: the server knows neither the key nor the model, nothing listens at the address, or the response
+                format is none.
             GenerationError: the account has no credit left.
         """
+        wanted = ResponseFormat.parse(response_format)
         job = self._job(question, answer, sampling)
         if job.body is None:
             return self._kept(job)
@@ -120,14 +129,22 @@ class RemoteAligner:
             text=outcome.trimmed(self.card.prompt, answer, text), finish_reason=_reason(reason),
             usage=usage_of(value.get("usage")),
         )  # fmt: skip
-        return outcome.finished(job.chat, job.answer, job.prompt, completion, policy=self.guards)
+        return outcome.finished(job.chat, job.answer, job.prompt, completion, wanted=wanted, policy=self.guards)
 
-    async def stream(self, question: Question, answer: str, sampling: Sampling | None = None) -> AsyncIterator[Delta]:
+    async def stream(
+        self,
+        question: Question,
+        answer: str,
+        sampling: Sampling | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> AsyncIterator[Delta]:
         """The correction as it is written; as `Aligner.stream`. Leaving the iteration early closes the connection.
 
         Raises:
             ConfigError, GenerationError: as `acorrect`.
         """
+        wanted = ResponseFormat.parse(response_format)
         job = self._job(question, answer, sampling)
         if job.body is None:
             kept = self._kept(job)
@@ -166,7 +183,7 @@ class RemoteAligner:
             broken = "the corrector's stream broke off"
         whole = Completion(text="".join(texts), finish_reason=_reason(reason), usage=usage_of(usage))
         whole = whole if broken is None else failed(broken, whole.usage)
-        done = outcome.finished(job.chat, job.answer, job.prompt, whole, policy=self.guards)
+        done = outcome.finished(job.chat, job.answer, job.prompt, whole, wanted=wanted, policy=self.guards)
         if done.kept_because is not None and not texts:
             yield Delta(text=done.text)
         yield Delta(text="", finish_reason=done.completion.finish_reason, usage=done.completion.usage,

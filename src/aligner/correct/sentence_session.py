@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from typing import Self
 
 from aligner.correct import outcome
 from aligner.correct.decoding import StepLoop
 from aligner.correct.guards import GuardPolicy, ResponseFormat, check
 from aligner.correct.job import Job
-from aligner.correct.reading import Reading
+from aligner.correct.open_row import OpenRow
 from aligner.correct.sentences import Splitter, parts
 from aligner.correct.ticket import Ticket
 from aligner.errors import PromptError
@@ -53,7 +52,7 @@ class SentenceSession:
         self._coming: asyncio.Queue[tuple[str, bool] | None] = asyncio.Queue()
         self._pushed: list[str] = []
         self._ended = False
-        self._reading: Reading | None = None
+        self._row = OpenRow(loop)
         self._shown = self._behind = ""  # what was shown, and the white space behind it that was not yet
         self._kept: Counter[KeptBecause] = Counter()
         self._count = 0
@@ -117,15 +116,7 @@ class SentenceSession:
 
     def close(self) -> None:
         """Give up what was read ahead. Closing twice does nothing."""
-        if self._reading is not None:
-            self._loop.leave(self._reading)
-            self._reading = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self._row.close()
 
     async def _corrected(self, sentence: str, more: bool) -> str:
         """What is shown for a sentence: the white space before it, and its correction or itself."""
@@ -141,11 +132,8 @@ class SentenceSession:
         job = self._job(core, self._shown, behind)
         ticket: Ticket | None = None
         if job.request is not None:
-            ticket = self._loop.start().submit(job.request, reading=self._reading)
-            try:
-                await asyncio.wait([asyncio.wrap_future(ticket.future)])
-            finally:
-                ticket.cancel()
+            ticket = self._loop.start().submit(job.request, reading=self._row.reading)
+            await ticket.ended()
         written = self._settle(job, ticket)
         self._usage += written.usage
         self.close()
@@ -174,10 +162,9 @@ class SentenceSession:
     def _read_ahead(self, prefix: str = "") -> None:
         """The question, and what was corrected so far, are read while the next sentence is still being written."""
         try:
-            known = self._known(prefix)
+            self._row.open(self._known(prefix))
         except PromptError:
             return
-        self._reading = self._loop.start().open(known) if known else None
 
     def _whole(self) -> Correction:
         flags = tuple(f"kept_sentences:{reason}:{count}" for reason, count in sorted(self._kept.items()))

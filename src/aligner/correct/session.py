@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Self
+from typing import Any
 
 from aligner.correct import outcome
 from aligner.correct.decoding import StepLoop
 from aligner.correct.guards import GuardPolicy
 from aligner.correct.job import Job
+from aligner.correct.open_row import OpenRow
 from aligner.correct.ticket import Ticket
 from aligner.errors import PromptError
 from aligner.prompts import PromptFormat
@@ -52,8 +53,9 @@ class Session:
         self._job, self._settle, self._guards = job, settle, guards
         self._pieces: list[str] = []
         self._length = self._encoded = 0
-        known = self._known() if ahead else None
-        self._reading = loop.start().open(known) if known else None
+        self._row = OpenRow(loop)
+        if ahead:
+            self._row.open(self._known())
 
     @property
     def text(self) -> str:
@@ -64,14 +66,10 @@ class Session:
         """More of the answer. Never blocks and never fails: what cannot be read ahead is read later."""
         self._pieces.append(text)
         self._length += len(text)
-        if self._reading is None or self._length - self._encoded < max(_ENOUGH, self._encoded // _SHARE):
+        if self._row.reading is None or self._length - self._encoded < max(_ENOUGH, self._encoded // _SHARE):
             return
         self._encoded = self._length
-        known = self._known()
-        if known is None:
-            self.close()
-        else:
-            self._loop.read(self._reading, known)
+        self._row.read(self._known())
 
     async def finish(self, answer: str | None = None) -> Correction:
         """The correction of the whole answer; `answer` is what was pushed unless given."""
@@ -79,12 +77,8 @@ class Session:
         try:
             if job.request is None:
                 return self._settle(job, None)
-            ticket = self._loop.start().submit(job.request, reading=self._reading)
-            try:
-                await asyncio.wait([asyncio.wrap_future(ticket.future)])
-            except asyncio.CancelledError:
-                ticket.cancel()
-                raise
+            ticket = self._loop.start().submit(job.request, reading=self._row.reading)
+            await ticket.ended()
             return self._settle(job, ticket)
         finally:
             self.close()
@@ -107,23 +101,24 @@ class Session:
             running = asyncio.get_running_loop()
             tokens: asyncio.Queue[int | None] = asyncio.Queue()
             ticket = self._loop.start().submit(
-                job.request, lambda token: _call(running, tokens.put_nowait, token), self._reading
+                job.request, lambda token: _call(running, tokens.put_nowait, token), self._row.reading
             )
             ticket.future.add_done_callback(lambda _: _call(running, tokens.put_nowait, None))
             pieces, watch = IncrementalText(self._codec), outcome.ScriptWatch(job.chat, job.answer, self._guards)
-            written = 0
             shown = ended = False
             while not ended:
                 token = await tokens.get()
                 ended = token is None
-                written += not ended
                 text = pieces.push([] if token is None else [token], final=ended)
                 text = text if shown else outcome.trimmed(self._prompt, job.answer, text)
                 if watch.leaks(text):
                     if not shown:
                         yield Delta(text=job.answer)  # nothing was shown yet, so the original still can be
-                    usage = Usage(prompt_tokens=len(job.prompt.ids), completion_tokens=written)
-                    yield Delta(text="", finish_reason="cancelled", usage=usage, kept_because="script_leak")
+                    ticket.cancel()
+                    await ticket.ended()
+                    done = self._settle(job, ticket)
+                    yield Delta(text="", finish_reason="cancelled", usage=done.completion.usage,
+                                kept_because="script_leak", gate=done.gate)  # fmt: skip
                     return
                 if text:
                     shown = True
@@ -145,15 +140,7 @@ class Session:
 
     def close(self) -> None:
         """Give up what was read ahead. Closing twice does nothing."""
-        if self._reading is not None:
-            self._loop.leave(self._reading)
-            self._reading = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self._row.close()
 
     def _known(self) -> tuple[int, ...] | None:
         """Ids of the prompt as far as it is known; None where they cannot be read ahead."""

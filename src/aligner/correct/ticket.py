@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -74,6 +75,14 @@ class Ticket:
 
     def cancel(self) -> None:
         self.cancelled = True
+
+    async def ended(self) -> None:
+        """Wait until the row has left the batch, however it ended; who does not wait to the end cancels it."""
+        try:
+            await asyncio.wait([asyncio.wrap_future(self.future)])
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -14,6 +14,7 @@ from aligner.serve.wire import Answer, Json
 from aligner.types import Chat, Usage
 
 _OPEN, _CLOSE = "<think>", "</think>"
+_CHOICE = 1000  # bytes that a choice takes before it has a text
 Place = tuple[int, int]
 """Where a text stands in a response: which choice or item, and which part of it."""
 
@@ -57,6 +58,8 @@ class ChunkStream:
         self._tail: list[Json] = []
         self._spent = Usage()
         self.done = False
+        self.held = 0
+        """About how many bytes are kept."""
 
     @property
     def whole(self) -> bool:
@@ -115,6 +118,7 @@ class ChunkStream:
         if not isinstance(choices, list) or not choices:
             if chunk.get("usage"):
                 self._tail.append(chunk)
+                self.held += len(event.data)
             else:
                 step.now.append(event.raw)
             return
@@ -130,7 +134,9 @@ class ChunkStream:
     def _take(self, chunk: Json, choice: Json, step: Step) -> None:
         index = choice.get("index")
         index = index if isinstance(index, int) else 0
-        held = self._choices.setdefault(index, _Choice())
+        if (held := self._choices.get(index)) is None:
+            held = self._choices[index] = _Choice()
+            self.held += _CHOICE
         if held.last is not None:
             step.now.append(sse.encode(chunk))
             return
@@ -141,6 +147,7 @@ class ChunkStream:
         text = delta.get(name)
         known = len(held.texts)
         shown = self._sift(held, text) if isinstance(text, str) else ""
+        self.held += len(text) - len(shown) if isinstance(text, str) else 0
         if len(held.texts) > known and not held.called:
             step.heard.append(((index, 0), "".join(held.texts[known:])))
         if isinstance(text, str) and text:

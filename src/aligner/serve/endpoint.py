@@ -2,65 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
 
 from aligner.correct.remote import RemoteAligner
-from aligner.errors import RequestError
-from aligner.generate.collect import closing
+from aligner.errors import ConfigError, RequestError
 from aligner.serve import headers as h
-from aligner.serve import sse, wire
-from aligner.serve.ahead import Ahead
+from aligner.serve import wire
 from aligner.serve.asgi import Exchange
+from aligner.serve.asked import Asked
 from aligner.serve.choice import Choice
-from aligner.serve.chunks import ChunkStream, Place
-from aligner.serve.connection import Reply
-from aligner.serve.events import EventStream
+from aligner.serve.formats import keeps_formats, wanted_format
+from aligner.serve.heard import Heard
 from aligner.serve.options import HEADER, Options
-from aligner.serve.policy import Outcome, Policy
+from aligner.serve.outcome import Outcome
+from aligner.serve.policy import Policy
 from aligner.serve.shadow import Shadow
-from aligner.serve.upstreams import Route, Upstreams
+from aligner.serve.stream import CorrectedStream
+from aligner.serve.upstreams import Reply, Upstreams
 from aligner.serve.wire import Answer, Json
-from aligner.types import Corrector, OpenedLive, Usage
+from aligner.types import Corrector, Usage
 
 Mode = Literal["correct", "shadow"]
 _TELLS = b"x-aligner-corrected"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """A request that was read: its body for us and for the upstream, its options, and why nothing is corrected."""
-
-    kind: wire.Kind
-    body: Json
-    data: bytes
-    options: Options
-    corrector: Corrector
-    route: Route
-    untouched: str | None
-
-
-@dataclass(slots=True)
-class _Showing:
-    """An answer that is being shown, and what it is once the upstream is done, which took `seconds`."""
-
-    place: Place
-    pieces: AsyncIterator[str | Outcome]
-    whole: asyncio.Future[Answer]
-    opened: OpenedLive | None = None  # its first sentences are shown before it is whole
-    task: asyncio.Task[None] | None = None
-    seconds: float = 0.0
-
-    def end(self, answer: Answer, seconds: float) -> None:
-        self.seconds = seconds
-        self.whole.set_result(answer)
-        if self.opened is not None:
-            self.opened.end(answer.text)
 
 
 class Corrected:
@@ -112,11 +78,13 @@ class Corrected:
             RequestError: what the client is to be told.
             ClientLeft: it did not wait.
         """
-        asked = await self._read(kind, exchange)
-        await exchange.unless_left(self._reply(asked, exchange))
-
-    async def _read(self, kind: wire.Kind, exchange: Exchange) -> _Asked:
         data = await exchange.body()
+        await exchange.unless_left(self._answer(kind, data, exchange))
+
+    async def _answer(self, kind: wire.Kind, data: bytes, exchange: Exchange) -> None:
+        await self._reply(await self._read(kind, data, exchange), exchange)
+
+    async def _read(self, kind: wire.Kind, data: bytes, exchange: Exchange) -> Asked:
         body = wire.read(data)
         wire.check(kind, body)
         options = Options()
@@ -130,12 +98,13 @@ class Corrected:
         if route is None:
             raise await self._unknown(body.get("model"), exchange)
         untouched = "off" if options.off else None if self._drawn(data) else "share"
-        untouched = untouched or wire.why_not(kind, body, wire.question(kind, body))
+        wanted, unchecked = _wanted(body, corrector)
+        untouched = untouched or unchecked or wire.why_not(kind, body, wire.question(kind, body))
         if route.model is not None:
             body["model"], changed = route.model, True
-        return _Asked(
+        return Asked(
             kind=kind, body=body, data=wire.write(body) if changed else data, options=options,
-            corrector=corrector, route=route, untouched=untouched,
+            corrector=corrector, route=route, wanted=wanted, untouched=untouched,
         )  # fmt: skip
 
     def _drawn(self, data: bytes) -> bool:
@@ -155,7 +124,7 @@ class Corrected:
         what = f"the model '{str(model)[:200]}' is not known" if model is not None else "'model' is missing"
         return RequestError(f"{what}; known: {known}", status=404, code="model_not_found")
 
-    async def _reply(self, asked: _Asked, exchange: Exchange) -> None:
+    async def _reply(self, asked: Asked, exchange: Exchange) -> None:
         metrics, began = self.policy.metrics, perf_counter()
         async with self.upstreams.ask(
             asked.route.upstream, "POST", exchange.target, exchange.headers, asked.data, own_key=self.own_keys,
@@ -166,25 +135,24 @@ class Corrected:
             if asked.untouched is not None or reply.status != 200:
                 await self._through(exchange, reply, asked.untouched or "upstream_status")
                 return
+            if self.shadow is not None:
+                await self._watched(asked, exchange, reply, self.shadow, streamed)
+                return
             if (h.get(reply.headers, b"content-encoding") or "identity") != "identity":
                 raise RequestError("the upstream compressed its answer though it was asked not to", status=502,
                                    code="upstream_invalid")  # fmt: skip
-            if streamed and self.shadow is not None:
-                await self._watched(asked, exchange, reply)
-                return
             if streamed:
-                await self._stream(asked, exchange, reply, began)
+                await exchange.start(reply.status, told(reply, b"content-length"))
+                await CorrectedStream(
+                    asked, exchange, self.upstreams, self.policy, sentences=self.sentences, began=began
+                ).send(reply)  # fmt: skip
                 return
             data = await self.upstreams.whole(reply)
             status, headers = reply.status, told(reply, b"content-length")
         seconds = perf_counter() - began
         metrics.upstream_seconds.observe(seconds)
         response = wire.read_reply(data)
-        answers = wire.answers(asked.kind, asked.body, response)
-        if self.shadow is not None:
-            self.shadow.record(asked.body, answers, asked.corrector)
-            await exchange.reply(status, data, [*headers, (_TELLS, b"false; reason=shadow")])
-            return
+        answers = asked.formatted(wire.answers(asked.kind, asked.body, response))
         outcomes = await self.policy.correct_all(answers, asked.corrector)
         headers.append((_TELLS, _told(outcomes)))
         changed = _put_back(asked.options, response, answers, outcomes, seconds)
@@ -197,100 +165,16 @@ class Corrected:
             await exchange.send(piece)
         await exchange.end()
 
-    async def _watched(self, asked: _Asked, exchange: Exchange, reply: Reply) -> None:
-        """The upstream's stream as it is; what would have become of it is recorded."""
+    async def _watched(self, asked: Asked, exchange: Exchange, reply: Reply, shadow: Shadow, streamed: bool) -> None:
+        """The upstream's own reply, byte by byte; what would have become of its answers is recorded, if they can be
+        read."""
         await exchange.start(reply.status, [*told(reply), (_TELLS, b"false; reason=shadow")])
-        shape = _shape(asked)
-        answers: list[Answer] = []
-        async with closing(sse.events(reply.pieces(), self.upstreams.answer_limit)) as events:
-            async for event in events:
-                await exchange.send(event.raw)
-                answers += shape.feed(event).ready
-        if self.shadow is not None:
-            self.shadow.record(asked.body, answers, asked.corrector)
+        heard = Heard(asked, self.upstreams.answer_limit, streamed=streamed)
+        async for piece in reply.pieces():
+            await exchange.send(piece)
+            heard.feed(piece)
+        shadow.record(asked.body, heard.answers(), asked.corrector)
         await exchange.end()
-
-    async def _stream(self, asked: _Asked, exchange: Exchange, reply: Reply, began: float) -> None:
-        """The upstream's stream with corrected text; what breaks it is its last event. It was asked when `began`."""
-        await exchange.start(reply.status, told(reply, b"content-length"))
-        shape = _shape(asked)
-        broken: list[RequestError] = []
-        failed = False
-
-        async def show(showing: _Showing) -> None:
-            try:
-                await self._show(asked, exchange, shape, showing)
-            except RequestError as e:
-                broken.append(e)
-
-        live: dict[Place, _Showing] = {}
-
-        with Ahead(lambda place: self.policy.open(shape.question(place), asked.corrector)) as ahead:
-            async with asyncio.TaskGroup() as group:
-                try:
-                    async with closing(self._events(reply)) as events:
-                        async for event in events:
-                            step = shape.feed(event)
-                            await exchange.send(b"".join(step.now))
-                            for place, text in step.heard:
-                                opened = ahead.push(place, text)
-                                if self.sentences and isinstance(opened, OpenedLive):
-                                    whole = asyncio.get_running_loop().create_future()
-                                    live[place] = _Showing(place, self.policy.live(opened, whole), whole, opened)
-                                    live[place].task = group.create_task(show(live[place]))
-                            for answer in step.ready:
-                                place = shape.place(answer)
-                                showing = live.pop(place, None)
-                                if showing is None:
-                                    pieces = self.policy.stream(answer, asked.corrector, ahead.take(place))
-                                    whole = asyncio.get_running_loop().create_future()
-                                    showing = _Showing(place, pieces, whole)
-                                    group.create_task(show(showing))
-                                showing.end(answer, perf_counter() - began)
-                            failed = failed or step.failed
-                except RequestError as e:
-                    broken.append(e)
-                for left in live.values():  # the upstream broke off: they would wait for ever
-                    if left.task is not None:
-                        left.task.cancel()
-                self.policy.metrics.upstream_seconds.observe(perf_counter() - began)
-        if not broken and not failed and not shape.whole:
-            broken.append(RequestError("the upstream broke off before its answer was whole; try again", status=502,
-                                       code="upstream_broke_off"))  # fmt: skip
-        if broken:
-            value = wire.error_body(broken[0])
-            name = "error" if asked.kind == "responses" else ""
-            await exchange.end(sse.encode({"type": "error", **value["error"]} if name else value, name))
-        else:
-            await exchange.end(b"" if failed else shape.end())
-
-    async def _events(self, reply: Reply) -> AsyncIterator[sse.Event]:
-        """The events of a reply; a connection that breaks is an error that can be told in the stream."""
-        try:
-            async with closing(sse.events(reply.pieces(), self.upstreams.answer_limit)) as events:
-                async for event in events:
-                    yield event
-        except TimeoutError:
-            raise RequestError(f"the upstream was silent for {self.upstreams.timeout:g} s; try again", status=504,
-                               code="upstream_timeout") from None  # fmt: skip
-        except OSError:
-            raise RequestError("the upstream broke off before its answer was whole; try again", status=502,
-                               code="upstream_broke_off") from None  # fmt: skip
-
-    async def _show(
-        self, asked: _Asked, exchange: Exchange, shape: ChunkStream | EventStream, showing: _Showing
-    ) -> None:
-        outcome = Outcome(text="")
-        async with closing(showing.pieces) as pieces:
-            async for piece in pieces:
-                if isinstance(piece, Outcome):
-                    outcome = piece
-                elif piece:
-                    await exchange.send(shape.text(showing.place, piece))
-        answer = await showing.whole
-        lost = wire.drop_token_fields(answer.beside) if isinstance(shape, ChunkStream) else []
-        extension = outcome.extension(asked.options, lost, showing.seconds)
-        await exchange.send(shape.finish(answer, outcome.text, outcome.spent, extension))
 
 
 def told(reply: Reply, *without: bytes) -> h.Headers:
@@ -299,8 +183,13 @@ def told(reply: Reply, *without: bytes) -> h.Headers:
     return h.passing(reply.headers, b"date", *without)
 
 
-def _shape(asked: _Asked) -> ChunkStream | EventStream:
-    return EventStream(asked.body) if asked.kind == "responses" else ChunkStream(asked.kind, asked.body)
+def _wanted(body: Json, corrector: Corrector) -> tuple[Json | None, str | None]:
+    """The format that answers must keep to, or why they cannot be corrected within it."""
+    try:
+        wanted = wanted_format(body)
+    except ConfigError:
+        return None, "structured_output"
+    return wanted, "structured_output" if wanted is not None and not keeps_formats(corrector) else None
 
 
 def _told(outcomes: list[Outcome]) -> bytes:

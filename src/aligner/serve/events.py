@@ -15,6 +15,7 @@ from aligner.types import Chat, Usage
 
 _ENDS = ("response.completed", "response.incomplete")
 _FAILS = ("error", "response.failed")
+_KEPT = ("response.output_text.done", "response.content_part.done", "response.output_item.done")
 
 
 class EventStream:
@@ -31,6 +32,9 @@ class EventStream:
         self._places: dict[int, tuple[int, int]] = {}
         self._spent = Usage()
         self._count = 0
+        self._like: dict[Place, Json] = {}
+        self.held = 0
+        """About how many bytes are kept."""
 
     @property
     def whole(self) -> bool:
@@ -53,10 +57,10 @@ class EventStream:
             step.failed = True
         if kind in _ENDS and isinstance(value.get("response"), dict):
             self._last = value
+            self.held += len(event.data)
             step.ready = wire.answers("responses", self._request, value["response"])
             self._places = {id(answer): _place(value["response"], answer) for answer in step.ready}
         elif _is_text(kind, value):
-            self._held.append(value)
             output, content, piece = value.get("output_index"), value.get("content_index"), value.get("delta")
             if (
                 kind == "response.output_text.delta"
@@ -65,6 +69,13 @@ class EventStream:
                 and isinstance(piece, str)
             ):
                 step.heard.append(((output, content), piece))
+                self.held += len(piece)
+                if (output, content) not in self._like:
+                    self._like[output, content] = value
+                    self.held += len(event.data)
+            elif kind in _KEPT:
+                self._held.append(value)
+                self.held += len(event.data)
         else:
             step.now.append(self._encoded(value))
         return step
@@ -80,9 +91,8 @@ class EventStream:
     def text(self, place: Place, piece: str) -> bytes:
         """An event with the next piece of a corrected text."""
         output, content = place
-        like = next((e for e in self._held if _at(e, output, content) and "delta" in str(e.get("type"))), {})
-        value = {**like, "type": "response.output_text.delta", "output_index": output, "content_index": content,
-                 "delta": piece}  # fmt: skip
+        own = {"type": "response.output_text.delta", "output_index": output, "content_index": content, "delta": piece}
+        value = {**self._like.get(place, {}), **own}
         wire.drop_token_fields(value)
         return self._encoded(value)
 

@@ -87,8 +87,10 @@ class Gateway:
                 await self.corrected.open()
                 await send({"type": "lifespan.startup.complete"})
             else:
-                await self.corrected.close()
-                await self.upstreams.close()
+                try:
+                    await self.corrected.close()
+                finally:
+                    await self.upstreams.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
@@ -114,6 +116,9 @@ class Gateway:
             self.metrics.seconds.labels(endpoint).observe(perf_counter() - began)
 
     async def _answer(self, exchange: Exchange) -> None:
+        if not exchange.path.startswith("/"):
+            raise RequestError("the request's target is no path; begin it with a slash", status=400,
+                               code="invalid_path")  # fmt: skip
         own = self._own.get(exchange.path) if exchange.method in ("GET", "HEAD") else None
         if exchange.path not in self._open or own is None:
             self.door.check(exchange.headers)
@@ -128,7 +133,8 @@ class Gateway:
         try:
             kind = KINDS.get(exchange.path) if exchange.method == "POST" else None
             if own is not None:
-                await own(exchange)
+                await exchange.body()
+                await exchange.unless_left(self._models(exchange))
             elif kind is not None:
                 await self.corrected.answer(kind, exchange)
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from aligner.errors import RequestError
@@ -45,7 +46,7 @@ class Door:
     def __init__(self, keys: Sequence[str], host: str, allowed: Sequence[str] = ()) -> None:
         self.keys = tuple(key.encode() for key in keys)
         self._hosts = {*_LOOPBACK, host.lower(), *(name.lower() for name in allowed)}
-        self._local = host in _LOOPBACK
+        self._local = _is_loopback(host)
 
     def check(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Let a request in.
@@ -73,6 +74,13 @@ class Door:
         if not any(same):
             raise RequestError("the key is missing or wrong; send one of this gateway's keys as 'Authorization: Bearer "
                                "KEY'", status=401, code="invalid_api_key")  # fmt: skip
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _name(address: str) -> str:

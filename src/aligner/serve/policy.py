@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, Literal
 
@@ -15,71 +14,13 @@ from aligner.correct.keep_best import KeepBest
 from aligner.errors import AlignerError, RequestError
 from aligner.generate.collect import closing
 from aligner.serve.metrics import Metrics
-from aligner.serve.options import Options
+from aligner.serve.outcome import Outcome
 from aligner.serve.wire import Answer
-from aligner.types import (
-    Chat,
-    Completion,
-    Correction,
-    Corrector,
-    Delta,
-    GateDecision,
-    Opened,
-    OpenedLive,
-    Opens,
-    Usage,
-)
+from aligner.types import Chat, Completion, Correction, Corrector, Delta, Opened, OpenedLive, Opens, Usage
 
 OnFailure = Literal["error", "pass-through"]
 _log = logging.getLogger(__name__)
 _RETRY = 1  # seconds after which a client that was refused may come again
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of one answer. `reason` is None where `text` is the corrector's.
-
-    `late`: a guard fired when text had been sent already, so that `text` is not the original though there is a reason.
-    `buffered`: a stream was asked for, and the text came whole. `seconds` is what the corrector took after the answer
-    was whole, None where it was not asked.
-    """
-
-    text: str
-    reason: str | None = None
-    correction: Correction | None = None
-    late: bool = False
-    buffered: bool = False
-    seconds: float | None = None
-
-    @property
-    def spent(self) -> Usage:
-        return self.correction.completion.usage if self.correction is not None else Usage()
-
-    def extension(self, options: Options, lost: list[str], upstream: float) -> dict[str, Any] | None:
-        """The object that is put beside the text; None where there is nothing to say. `upstream` took so many
-        seconds."""
-        value: dict[str, Any] = {}
-        correction = self.correction
-        original = correction.answer if correction is not None else self.text
-        if "original" in options.returns:
-            value["original"] = original
-        if "diff" in options.returns:
-            shown = correction.diff if correction is not None else ()
-            value["diff"] = [[edit.op, edit.text] for edit in shown] or ([["equal", original]] if original else [])
-        if "reason" in options.returns or self.late:
-            value["reason"] = self.reason
-        if "gate" in options.returns:
-            value["gate"] = _decision(correction.gate) if correction is not None else None
-        if "seconds" in options.returns:
-            corrector = round(self.seconds, 4) if self.seconds is not None else None
-            value["seconds"] = {"upstream": round(upstream, 4), "corrector": corrector}
-        if self.late:
-            value["late"] = True
-        if self.buffered:
-            value["buffered"] = True
-        if lost:
-            value["removed"] = lost
-        return value or None
 
 
 class Policy:
@@ -130,7 +71,7 @@ class Policy:
         try:
             with self._place():
                 async with asyncio.timeout(self.timeout):
-                    correction = await corrector.acorrect(answer.question, answer.text)
+                    correction = await corrector.acorrect(answer.question, answer.text, **_format(answer))
         except TimeoutError:
             return self._failed(answer, self._slow())
         except Exception as e:  # whatever a corrector raises, its failure is a policy's matter
@@ -157,15 +98,16 @@ class Policy:
     ) -> AsyncIterator[str | Outcome]:
         """The pieces of what is shown in an answer's place, and then what became of it.
 
-        `opened` has read the answer while it was written.
+        `opened` has read the answer while it was written. An answer that must keep to a format comes whole: of one that
+        broke it at the end, nothing could be taken back.
 
         Raises:
             RequestError: as `correct`; also where the corrector fails after some of its text was shown.
         """
-        if answer.untouched is not None:
-            outcome = self._untouched(answer)
+        if answer.untouched is not None or answer.wanted is not None:
+            outcome = await self.correct(answer, corrector)
             yield outcome.text
-            yield outcome
+            yield replace(outcome, buffered=answer.untouched is None)
             return
         began = perf_counter()
         shown: list[str] = []
@@ -231,11 +173,14 @@ class Policy:
         began = ready = perf_counter()
         shown: list[str] = []
 
+        showing = False
+
         def over(_: asyncio.Future[Answer]) -> None:
             nonlocal ready
             ready = perf_counter()
-            with suppress(RuntimeError):  # it is over already
-                limit.reschedule(asyncio.get_running_loop().time() + self.timeout)
+            if not showing:
+                with suppress(RuntimeError):  # it is over already
+                    limit.reschedule(asyncio.get_running_loop().time() + self.timeout)
 
         last = Delta(text="", finish_reason="error", kept_because="error")
         failure: Exception | None = None
@@ -249,7 +194,12 @@ class Policy:
                             if not shown:
                                 self.metrics.first_seconds.observe(perf_counter() - began)
                             shown.append(delta.text)
+                            showing = True
+                            limit.reschedule(None)  # the time that the client takes is not the corrector's
                             yield delta.text
+                            showing = False
+                        if whole.done():
+                            limit.reschedule(asyncio.get_running_loop().time() + self.timeout)
         except TimeoutError:
             failure = self._slow()
         except Exception as e:
@@ -325,12 +275,9 @@ def _streamed(answer: Answer, corrector: Corrector, opened: Opened | None) -> As
     return corrector.stream(answer.question, answer.text)
 
 
-def _decision(gate: GateDecision | None) -> dict[str, Any] | None:
-    """A gate's decision as JSON, which has no infinite numbers."""
-    if gate is None:
-        return None
-    return {name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in asdict(gate).items()}  # fmt: skip
+def _format(answer: Answer) -> dict[str, Any]:
+    """What a corrector is told of the format that the answer must keep to."""
+    return {} if answer.wanted is None else {"response_format": answer.wanted}
 
 
 def _said(error: Exception) -> str:

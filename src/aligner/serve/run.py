@@ -96,7 +96,7 @@ def server_settings(config: ServeConfig, app: Gateway) -> uvicorn.Config:
 
     return uvicorn.Config(
         app, host=config.host, port=config.port, log_level="warning", access_log=False, server_header=False,
-        lifespan="on", ws="none", timeout_graceful_shutdown=10, h11_max_incomplete_event_size=1 << 16,
+        http="httptools", lifespan="on", ws="none", timeout_graceful_shutdown=10,
     )  # fmt: skip
 
 
@@ -127,9 +127,11 @@ def upstream_keys(config: ServeConfig) -> Mapping[str, str]:
 
 
 def _variable(name: str) -> str:
-    value = os.environ.get(name)
+    value = os.environ.get(name, "").strip()
     if not value:
         raise ConfigError(f"the environment variable {name} is not set; put the key in it")
+    if not (value.isascii() and value.isprintable()):
+        raise ConfigError(f"the environment variable {name} holds characters that no key has; put the key alone in it")
     return value
 
 

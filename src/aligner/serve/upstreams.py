@@ -7,19 +7,24 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
 
 from aligner.errors import ConfigError, RequestError
 from aligner.generate.chat_api import check_url
 from aligner.serve import headers as h
 from aligner.serve import wire
-from aligner.serve.connection import Reply
-from aligner.serve.pool import Origin, Pool
 
 # Shorter than the five seconds after which uvicorn, and so vLLM and others, close an idle connection: a request that
 # is sent on a connection as it closes is lost.
 _KEEP_ALIVE = 4.0
 _CONNECT = 10.0
+_PIECE = 1 << 18  # bytes that are sent, or wait to be read, at a time
+_HEADER = 1 << 16  # bytes that one header of a reply may have
+_ASCII = "".join(map(chr, range(0x21, 0x7F)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +47,13 @@ class Upstream:
             name, url = "", text
         return cls(name=name.strip(), url=check_url(url.strip()), key=keys.get(name.strip(), keys.get("")))
 
-    def target(self, path: str) -> str:
-        """Where a path of ours lies there: /v1/… under the address, all else beside its /v1."""
-        under = urlsplit(self.url).path
+    def address(self, path: str) -> URL:
+        """Where a path of ours, which begins with a slash, lies there: /v1/… under the address, all else beside it."""
+        # Only what no address may hold is escaped; all else is the client's own spelling.
+        path = quote(path, safe=_ASCII, encoding="latin-1")
         if path == "/v1" or path.startswith("/v1/"):
-            return under + path.removeprefix("/v1") or "/"
-        return under.removesuffix("/v1") + path
+            return URL(self.url + path.removeprefix("/v1"), encoded=True)
+        return URL(self.url.removesuffix("/v1") + path, encoded=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +62,30 @@ class Route:
 
     upstream: Upstream
     model: str | None = None
+
+
+class Reply:
+    """What an upstream answers: status and headers are there, the body is read piece by piece."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.status = response.status
+        self.headers: h.Headers = [(name.lower(), value) for name, value in response.raw_headers]
+        self._response = response
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it comes, as it was sent.
+
+        Raises:
+            TimeoutError: the upstream was silent.
+            ConnectionError: it broke off, or what it sends is no HTTP.
+        """
+        try:
+            async for piece in self._response.content.iter_any():
+                yield piece
+        except TimeoutError:
+            raise
+        except (aiohttp.ClientError, OSError) as e:
+            raise ConnectionError(type(e).__name__) from None
 
 
 class Upstreams:
@@ -76,8 +106,7 @@ class Upstreams:
             raise ConfigError("give --upstream at least once, each with a name of its own and at most one without: "
                               "--upstream URL, --upstream NAME=URL")  # fmt: skip
         self.timeout, self.answer_limit = timeout, answer_limit
-        self._origins = {upstream.url: Origin.of(upstream.url) for upstream in upstreams}
-        self._pool: Pool | None = None
+        self._session: aiohttp.ClientSession | None = None
 
     @property
     def first(self) -> Upstream:
@@ -101,12 +130,21 @@ class Upstreams:
 
     async def open(self) -> None:
         """Open the pool of connections; on the event loop that will use it."""
-        self._pool = Pool(connect=_CONNECT, silence=self.timeout, idle=_KEEP_ALIVE)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=self.timeout),
+            cookie_jar=aiohttp.DummyCookieJar(),  # one client's cookies are not another's
+            auto_decompress=False,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            read_bufsize=_PIECE,
+            max_line_size=_HEADER,
+            max_field_size=_HEADER,
+        )
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._pool is not None:
-            self._pool.close()
+        if self._session is not None:
+            await self._session.close()
 
     @asynccontextmanager
     async def ask(
@@ -128,26 +166,38 @@ class Upstreams:
         Raises:
             RequestError: 502 or 504, nothing answers there, or it broke off.
         """
-        assert self._pool is not None, "open() comes first"
-        without = [b"host", b"content-length", b"x-aligner"]
+        assert self._session is not None, "open() comes first"
+        # Our own server has told the client already to go on, where it expected that.
+        without = [b"host", b"content-length", b"expect", b"x-aligner"]
         if plain:
             without.append(b"accept-encoding")
         if own_key or upstream.key is not None:
             without.append(b"authorization")
-        sent = h.passing(headers, *without)
+        sent = CIMultiDict((k.decode("latin-1"), v.decode("latin-1")) for k, v in h.passing(headers, *without))
         if plain:
-            sent.append((b"accept-encoding", b"identity"))
+            sent["accept-encoding"] = "identity"
         if upstream.key is not None:
-            sent.append((b"authorization", f"Bearer {upstream.key}".encode("latin-1")))
-        if isinstance(body, AsyncIterator) and (length := h.get(headers, b"content-length")):
-            sent.append((b"content-length", length.encode("latin-1")))
+            sent["authorization"] = f"Bearer {upstream.key}"
+        if isinstance(body, bytes):
+            sent["content-length"] = str(len(body))
+        elif body is not None and (length := h.get(headers, b"content-length")):
+            sent["content-length"] = length
+        upload = _Upload(body) if body is not None and not (isinstance(body, bytes) and len(body) <= _PIECE) else None
         try:
-            async with self._pool.ask(self._origins[upstream.url], method, upstream.target(path), sent, body) as reply:
-                yield reply
+            async with self._session.request(
+                method, upstream.address(path), headers=sent, allow_redirects=False,
+                data=body if upload is None else upload.pieces(),
+            ) as response:  # fmt: skip
+                try:
+                    yield Reply(response)
+                finally:
+                    response.close()  # unless the body was read to its end, nobody can use this connection again
         except TimeoutError:
             raise RequestError(f"the upstream was silent for {self.timeout:g} s; try again", status=504,
                                code="upstream_timeout") from None  # fmt: skip
-        except OSError as e:
+        except (aiohttp.ClientError, OSError) as e:
+            if upload is not None and upload.error is not None:
+                raise upload.error from None
             raise RequestError(f"the upstream cannot be reached, or broke off ({type(e).__name__}); try again",
                                status=502,
                                code="upstream_unreachable") from None  # fmt: skip
@@ -159,13 +209,13 @@ class Upstreams:
             RequestError: 502, it is longer than `answer_limit`.
         """
         if int(h.get(reply.headers, b"content-length") or 0) > self.answer_limit:
-            raise self._too_long()
+            raise self.too_long()
         pieces: list[bytes] = []
         size = 0
         async for piece in reply.pieces():
             size += len(piece)
             if size > self.answer_limit:
-                raise self._too_long()
+                raise self.too_long()
             pieces.append(piece)
         return b"".join(pieces)
 
@@ -196,11 +246,34 @@ class Upstreams:
                                    status=reply.status if reply.status in (401, 403, 429) else 502,
                                    code="upstream_failed")  # fmt: skip
             value = wire.read_reply(await self.whole(reply), "the upstream's list of models")
-        found = [m for m in value.get("data") or [] if isinstance(m, dict) and isinstance(m.get("id"), str)]
+        listed = value.get("data")
+        listed = listed if isinstance(listed, list) else []
+        found = [m for m in listed if isinstance(m, dict) and isinstance(m.get("id"), str)]
         if not upstream.name:
             return found
         return [m if m["id"] == upstream.name else {**m, "id": f"{upstream.name}/{m['id']}"} for m in found]
 
-    def _too_long(self) -> RequestError:
+    def too_long(self) -> RequestError:
+        """What is told of an answer over the limit."""
         return RequestError(f"the upstream's answer has more than {self.answer_limit} bytes", status=502,
                             code="upstream_too_long")  # fmt: skip
+
+
+class _Upload:
+    """A body that is sent in pieces; `error` is what its source failed with, for which the client has its own words."""
+
+    def __init__(self, body: bytes | AsyncIterator[bytes]) -> None:
+        self._body = body
+        self.error: Exception | None = None
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        if isinstance(self._body, bytes):
+            for start in range(0, len(self._body), _PIECE):
+                yield self._body[start : start + _PIECE]
+            return
+        try:
+            async for piece in self._body:
+                yield piece
+        except Exception as e:
+            self.error = e
+            raise

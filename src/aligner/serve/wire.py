@@ -33,7 +33,8 @@ class Answer:
     """One text of the assistant in a body, and its place there.
 
     `head` is reasoning (or an echoed prompt) that stands before the text and is never corrected or shown to the
-    corrector. `untouched` says why the text is not to be corrected. `beside` is the object that carries its extension;
+    corrector. `untouched` says why the text is not to be corrected, `wanted` what it must be then (as the field
+    `response_format` of a request). `beside` is the object that carries its extension;
     `described` are those that hold fields about its tokens.
     """
 
@@ -43,6 +44,7 @@ class Answer:
     beside: Json
     head: str = ""
     untouched: str | None = None
+    wanted: Json | None = None
     holder: Json = field(default_factory=dict)
     name: str = ""
     described: tuple[Json, ...] = ()
@@ -138,7 +140,7 @@ def question(kind: Kind, request: Json, index: int = 0) -> Chat:
         prompt = request.get("prompt")
         if isinstance(prompt, list) and prompt and all(isinstance(p, str) for p in prompt):
             each = request.get("n")
-            prompt = prompt[min(index // (each if isinstance(each, int) and each > 0 else 1), len(prompt) - 1)]
+            prompt = prompt[min(max(index, 0) // (each if isinstance(each, int) and each > 0 else 1), len(prompt) - 1)]
         return (Message(role="user", content=prompt),) if isinstance(prompt, str) else ()
     if kind == "chat":
         return tuple(_turns(request.get("messages")))
@@ -151,7 +153,7 @@ def question(kind: Kind, request: Json, index: int = 0) -> Chat:
 
 def why_not(kind: Kind, request: Json, chat: Chat) -> str | None:
     """Why no answer to this request is corrected; None where answers are."""
-    if any(request.get(name) for name in _STRUCTURED) or _is_json(request):
+    if any(request.get(name) for name in _STRUCTURED):
         return "structured_output"
     if kind == "completions" and request.get("suffix"):
         return "infill"
@@ -262,12 +264,6 @@ def _turns(messages: Any) -> Iterator[Message]:
         elif role is None:
             role, text = "user", f"Tool result: {text}"
         yield Message(role=role, content=text)
-
-
-def _is_json(request: Json) -> bool:
-    text = request.get("text")
-    forms = (request.get("response_format"), text.get("format") if isinstance(text, dict) else None)
-    return any(isinstance(form, dict) and str(form.get("type", "text")) != "text" for form in forms)
 
 
 def _refuse(constant: str) -> Any:

@@ -1,0 +1,65 @@
+"""Outcome: what became of one answer, and what the response says of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from aligner.serve.options import Options
+from aligner.types import Correction, GateDecision, Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one answer. `reason` is None where `text` is the corrector's.
+
+    `late`: a guard fired when text had been sent already, so that `text` is not the original though there is a reason.
+    `buffered`: a stream was asked for, and the text came whole. `seconds` is what the corrector took after the answer
+    was whole, None where it was not asked.
+    """
+
+    text: str
+    reason: str | None = None
+    correction: Correction | None = None
+    late: bool = False
+    buffered: bool = False
+    seconds: float | None = None
+
+    @property
+    def spent(self) -> Usage:
+        return self.correction.completion.usage if self.correction is not None else Usage()
+
+    def extension(self, options: Options, lost: list[str], upstream: float) -> dict[str, Any] | None:
+        """The object that is put beside the text; None where there is nothing to say. `upstream` took so many
+        seconds."""
+        value: dict[str, Any] = {}
+        correction = self.correction
+        original = correction.answer if correction is not None else self.text
+        if "original" in options.returns:
+            value["original"] = original
+        if "diff" in options.returns:
+            shown = correction.diff if correction is not None else ()
+            value["diff"] = [[edit.op, edit.text] for edit in shown] or ([["equal", original]] if original else [])
+        if "reason" in options.returns or self.late:
+            value["reason"] = self.reason
+        if "gate" in options.returns:
+            value["gate"] = _decision(correction.gate) if correction is not None else None
+        if "seconds" in options.returns:
+            corrector = round(self.seconds, 4) if self.seconds is not None else None
+            value["seconds"] = {"upstream": round(upstream, 4), "corrector": corrector}
+        if self.late:
+            value["late"] = True
+        if self.buffered:
+            value["buffered"] = True
+        if lost:
+            value["removed"] = lost
+        return value or None
+
+
+def _decision(gate: GateDecision | None) -> dict[str, Any] | None:
+    """A gate's decision as JSON, which has no infinite numbers."""
+    if gate is None:
+        return None
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(gate).items()}  # fmt: skip

@@ -1,0 +1,149 @@
+"""CorrectedStream: an upstream's stream on its way to the client, with corrected text in the place of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from time import perf_counter
+
+from aligner.errors import RequestError
+from aligner.generate.collect import closing
+from aligner.serve import sse, wire
+from aligner.serve.ahead import Ahead
+from aligner.serve.asgi import Exchange
+from aligner.serve.asked import Asked
+from aligner.serve.chunks import ChunkStream, Place
+from aligner.serve.outcome import Outcome
+from aligner.serve.policy import Policy
+from aligner.serve.upstreams import Reply, Upstreams
+from aligner.serve.wire import Answer
+from aligner.types import Opened, OpenedLive
+
+
+@dataclass(slots=True)
+class _Showing:
+    """An answer that is being shown, and what it is once the upstream is done, which took `seconds`."""
+
+    place: Place
+    pieces: AsyncIterator[str | Outcome]
+    whole: asyncio.Future[Answer]
+    opened: OpenedLive | None = None  # its first sentences are shown before it is whole
+    task: asyncio.Task[None] | None = None
+    seconds: float = 0.0
+
+    def end(self, answer: Answer, seconds: float) -> None:
+        self.seconds = seconds
+        self.whole.set_result(answer)
+        if self.opened is not None:
+            self.opened.end(answer.text)
+
+
+class CorrectedStream:
+    """One streamed reply.
+
+    Args:
+        asked: the request.
+        exchange: its reply was begun.
+        upstreams: tells how much of an answer may be held, and how long silence may last.
+        policy: what is shown in an answer's place.
+        sentences: show corrected sentences while the upstream still writes.
+        began: when the upstream was asked.
+    """
+
+    def __init__(
+        self, asked: Asked, exchange: Exchange, upstreams: Upstreams, policy: Policy, *, sentences: bool, began: float
+    ) -> None:
+        self._asked, self._exchange, self._upstreams, self._policy = asked, exchange, upstreams, policy
+        self._sentences, self._began = sentences, began
+        self._shape = asked.stream()
+        self._broken: list[RequestError] = []
+        self._live: dict[Place, _Showing] = {}
+
+    async def send(self, reply: Reply) -> None:
+        """Send it to its end; what breaks it is its last event."""
+        failed = False
+        with Ahead(self._open) as ahead:
+            async with asyncio.TaskGroup() as group:
+                try:
+                    async with closing(self._events(reply)) as events:
+                        async for event in events:
+                            failed = await self._take(event, ahead, group) or failed
+                except RequestError as e:
+                    self._broken.append(e)
+                for left in self._live.values():  # the upstream broke off: they would wait for ever
+                    if left.task is not None:
+                        left.task.cancel()
+                self._policy.metrics.upstream_seconds.observe(perf_counter() - self._began)
+        if not self._broken and not failed and not self._shape.whole:
+            self._broken.append(_broke_off())
+        if self._broken:
+            value = wire.error_body(self._broken[0])
+            name = "error" if self._asked.kind == "responses" else ""
+            await self._exchange.end(sse.encode({"type": "error", **value["error"]} if name else value, name))
+        else:
+            await self._exchange.end(b"" if failed else self._shape.end())
+
+    def _open(self, place: Place) -> Opened | None:
+        if self._asked.wanted is not None:  # such an answer is corrected as a whole
+            return None
+        return self._policy.open(self._shape.question(place), self._asked.corrector)
+
+    async def _take(self, event: sse.Event, ahead: Ahead, group: asyncio.TaskGroup) -> bool:
+        """Show what an event of the upstream leads to; returns whether the upstream says that it failed."""
+        step = self._shape.feed(event)
+        if self._shape.held > self._upstreams.answer_limit:
+            raise self._upstreams.too_long()
+        await self._exchange.send(b"".join(step.now))
+        for place, text in step.heard:
+            opened = ahead.push(place, text)
+            if self._sentences and isinstance(opened, OpenedLive):
+                whole = asyncio.get_running_loop().create_future()
+                showing = _Showing(place, self._policy.live(opened, whole), whole, opened)
+                showing.task = group.create_task(self._shown(showing))
+                self._live[place] = showing
+        for answer in self._asked.formatted(step.ready):
+            place = self._shape.place(answer)
+            begun = self._live.pop(place, None)
+            if begun is None:
+                pieces = self._policy.stream(answer, self._asked.corrector, ahead.take(place))
+                begun = _Showing(place, pieces, asyncio.get_running_loop().create_future())
+                group.create_task(self._shown(begun))
+            begun.end(answer, perf_counter() - self._began)
+        return step.failed
+
+    async def _events(self, reply: Reply) -> AsyncIterator[sse.Event]:
+        """The events of a reply; a connection that breaks is an error that can be told in the stream."""
+        try:
+            async with closing(sse.events(reply.pieces(), self._upstreams.answer_limit)) as events:
+                async for event in events:
+                    yield event
+        except TimeoutError:
+            raise RequestError(f"the upstream was silent for {self._upstreams.timeout:g} s; try again", status=504,
+                               code="upstream_timeout") from None  # fmt: skip
+        except OSError:
+            raise _broke_off() from None
+
+    async def _shown(self, showing: _Showing) -> None:
+        try:
+            await self._show(showing)
+        except RequestError as e:
+            self._broken.append(e)
+
+    async def _show(self, showing: _Showing) -> None:
+        outcome = Outcome(text="")
+        async with closing(showing.pieces) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Outcome):
+                    outcome = piece
+                elif piece:
+                    await self._exchange.send(self._shape.text(showing.place, piece))
+        answer = await showing.whole
+        lost = wire.drop_token_fields(answer.beside) if isinstance(self._shape, ChunkStream) else []
+        extension = outcome.extension(self._asked.options, lost, showing.seconds)
+        await self._exchange.send(self._shape.finish(answer, outcome.text, outcome.spent, extension))
+
+
+def _broke_off() -> RequestError:
+    return RequestError("the upstream broke off before its answer was whole; try again", status=502,
+                        code="upstream_broke_off")  # fmt: skip
