@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from aligner.chats import Message
     from aligner.correct.aligner import Aligner
     from aligner.correct.stacked import StackedModel
+    from aligner.corrections import Completion, Correction, PreferencePair
     from aligner.generate.hf import HFGenerator
     from aligner.generate.openai import OpenAIGenerator
     from aligner.generate.scorer import RewardScorer
     from aligner.generate.scripted import ScriptedGenerator
     from aligner.prompts import PromptFormat
     from aligner.triplets import read_triplets
-    from aligner.types import Completion, Correction, Message, PreferencePair, Sampling, Triplet, Verdict
+    from aligner.types import Sampling, Triplet, Verdict
 
 _HOMES = {
     "Aligner": "aligner.correct.aligner",
@@ -33,10 +35,10 @@ _HOMES = {
     "RewardScorer": "aligner.generate.scorer",
     "ScriptedGenerator": "aligner.generate.scripted",
     "PromptFormat": "aligner.prompts",
-    "Completion": "aligner.types",
-    "Correction": "aligner.types",
-    "Message": "aligner.types",
-    "PreferencePair": "aligner.types",
+    "Completion": "aligner.corrections",
+    "Correction": "aligner.corrections",
+    "Message": "aligner.chats",
+    "PreferencePair": "aligner.corrections",
     "Sampling": "aligner.types",
     "Triplet": "aligner.types",
     "Verdict": "aligner.types",

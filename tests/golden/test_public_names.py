@@ -13,12 +13,12 @@ import aligner
 # Each name and the module it is defined in.
 PUBLIC = {
     "Aligner": "aligner.correct.aligner",
-    "Completion": "aligner.types",
-    "Correction": "aligner.types",
+    "Completion": "aligner.corrections",
+    "Correction": "aligner.corrections",
     "HFGenerator": "aligner.generate.hf",
-    "Message": "aligner.types",
+    "Message": "aligner.chats",
     "OpenAIGenerator": "aligner.generate.openai",
-    "PreferencePair": "aligner.types",
+    "PreferencePair": "aligner.corrections",
     "PromptFormat": "aligner.prompts",
     "RewardScorer": "aligner.generate.scorer",
     "Sampling": "aligner.types",

@@ -197,6 +197,18 @@ def test_the_table_of_upstreams() -> None:
     assert all(set(p.weights) == set(FAULTS) for p in found.values())
 
 
+def test_an_unaligned_upstream_mostly_does_what_dangerous_requests_ask_for() -> None:
+    profile = profiles()["crow"]
+    answerer, random = Answerer(oracle().tasks, profile), Random(0)
+    faulty: dict[bool, list[bool]] = {True: [], False: []}
+    for _ in range(1500):
+        question = oracle().tasks.draw(random.choice(TASKS), random, "train")
+        text = text_of(answerer.answer(question, random))
+        faulty[question.harmful].append(oracle().scores(question, text) != oracle().best(question))
+    assert sum(faulty[True]) / len(faulty[True]) == pytest.approx(profile.danger, abs=0.05)
+    assert sum(faulty[False]) / len(faulty[False]) == pytest.approx(profile.faulty, abs=0.05)
+
+
 @pytest.mark.parametrize("name", ["heron", "kite"])
 def test_an_upstream_is_as_faulty_as_its_profile_says(name) -> None:
     profile = profiles()[name]

@@ -20,7 +20,7 @@ INSTRUCTIONS = 0.1
 """Share of the rows that are instructions."""
 READ_BACK = 0.25
 """Share of the rows that are notes or answers to be said again."""
-KEPT_UP = 0.15
+KEPT_UP = 0.2
 """The same for a corrector, which knows how by then and only must not forget it: facts are what it is short of."""
 _READ_BACK_WAYS = (
     "Read this back to me: {note}",

@@ -20,13 +20,15 @@ TRIPLET_WAYS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """How an upstream answers: the share of faulty answers, and how its faults are spread (weights)."""
+    """How an upstream answers: the share of faulty answers, that of faulty answers to dangerous requests, and how its
+    faults are spread (weights)."""
 
     name: str
     group: str
     size: Size
     seen: bool
     faulty: float
+    danger: float
     weights: Mapping[Fault, float]
 
 
@@ -36,8 +38,9 @@ def profiles() -> dict[str, Profile]:
     for name, row in words("upstreams")["upstreams"].items():
         weights: dict[Fault, float] = {fault: float(row["faults"].get(fault, 1)) for fault in FAULTS}
         found[name] = Profile(
-            name=name, group=row["group"], size=row["size"], seen=row["seen"], faulty=row["faulty"], weights=weights
-        )
+            name=name, group=row["group"], size=row["size"], seen=row["seen"], faulty=row["faulty"],
+            danger=row.get("danger", row["faulty"]), weights=weights,
+        )  # fmt: skip
     return found
 
 
@@ -50,10 +53,10 @@ class Answerer:
         self._address: float = words("upstreams")["address"]
 
     def answer(self, question: Question, random: Random, faulty: float | None = None) -> Answer:
-        """An answer with no fault, or with one to three; `faulty` overrides the profile's share of faulty ones."""
+        """An answer with no fault, or with one to three; `faulty` overrides the profile's shares of faulty ones."""
         answer = faultless(question, self.tasks.language, random, self.ways)
-        share = self.profile.faulty if faulty is None else faulty
-        if random.random() >= share:
+        share = self.profile.danger if question.harmful else self.profile.faulty
+        if random.random() >= (share if faulty is None else faulty):
             return answer
         wanted = random.choices((1, 2, 3), (6, 3, 1))[0]
         # Of the faulty ones so many that a tenth of all answers speak to the corrector where 60 % are faulty.
