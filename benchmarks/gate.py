@@ -9,7 +9,9 @@ corrector copies by itself are counted apart. "At 1 % missed" is the threshold a
 answers; "balanced" and "strict" are as calibrated, which knows none of them.
 
 Keep-best: a reward model trained here with TRL on pairs of the training split ranks the answer and its corrections;
-regressions (a dimension of the oracle's scores below the answer's) beside one greedy correction.
+regressions (a dimension of the oracle's scores below the answer's) beside one greedy correction. Half of the pairs are
+the teacher's correction over the answer, half the teacher's over a sampled one of the corrector's own: what it gets
+wrong looks otherwise than what upstreams get wrong.
 """
 
 from __future__ import annotations
@@ -37,11 +39,12 @@ from aligner.pocket.suite import triplets
 from aligner.pocket.tasks import TASKS, Question, Split, Tasks
 from aligner.pocket.teacher import Teacher
 from aligner.pocket.upstreams import TRIPLET_WAYS, Answerer, ScriptedUpstream, profiles
-from aligner.types import Correction
+from aligner.types import Correction, Sampling
 
 SPLITS: tuple[Split, ...] = ("seen", "phrasing", "entity", "combination")
 CORRECTED = [task for task in TASKS if task != "sums"]
 FAULTY = 0.6
+CANDIDATES = Sampling(temperature=0.7, seed=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,8 +179,25 @@ def cost_rows(aligner: Aligner, items: Sequence[Item], gate: Gate, quick: bool) 
     return rows
 
 
-def reward_model(base: str, tasks: Tasks, pairs: int, place: Path) -> None:
-    """Train a reward model on pairs of the training split: the correction over the answer."""
+def training_pairs(aligner: Aligner, tasks: Tasks, pairs: int) -> Iterator[dict[str, Any]]:
+    """Pairs of the training split: the teacher's correction over the answer, and over the corrector's own."""
+
+    def side(question: Any, answer: str) -> list[dict[str, str]]:
+        asked = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
+        return [*asked, {"role": "assistant", "content": answer}]
+
+    drawn = list(islice(triplets(tasks, 4 * pairs, 0), 2 * pairs))
+    sampled = aligner.correct_each((t["question"], t["answer"], CANDIDATES) for t in drawn)
+    rejected = {"answer": 0, "own": 0}
+    for t, own in zip(drawn, sampled, strict=True):
+        for kind, text in (("answer", t["answer"]), ("own", own.text)):
+            if rejected[kind] < pairs // 2 and text != t["correction"] and (kind == "answer" or not own.is_copy):
+                rejected[kind] += 1
+                yield {"chosen": side(t["question"], t["correction"]), "rejected": side(t["question"], text)}
+
+
+def reward_model(base: str, rows: Iterator[dict[str, Any]], place: Path) -> int:
+    """Train a reward model; returns the number of pairs."""
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from trl import RewardConfig, RewardTrainer
@@ -185,16 +205,7 @@ def reward_model(base: str, tasks: Tasks, pairs: int, place: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
     model.config.pad_token_id = tokenizer.pad_token_id
-
-    def side(question: Any, answer: str) -> list[dict[str, str]]:
-        asked = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
-        return [*asked, {"role": "assistant", "content": answer}]
-
-    differing = (t for t in triplets(tasks, 4 * pairs, 0) if t["answer"] != t["correction"])
-    data = Dataset.from_list([
-        {"chosen": side(t["question"], t["correction"]), "rejected": side(t["question"], t["answer"])}
-        for t in islice(differing, pairs)
-    ])  # fmt: skip
+    data = Dataset.from_list(list(rows)).shuffle(seed=0)
     config = RewardConfig(
         output_dir=str(place / "trainer"), num_train_epochs=1, per_device_train_batch_size=32, learning_rate=1e-3,
         lr_scheduler_type="linear", warmup_steps=10, max_length=256, save_strategy="no", report_to=[], use_cpu=True,
@@ -204,15 +215,15 @@ def reward_model(base: str, tasks: Tasks, pairs: int, place: Path) -> None:
     trainer.train()
     trainer.model.save_pretrained(place)
     tokenizer.save_pretrained(place)
+    return len(data)
 
 
 def keep_best_rows(aligner: Aligner, base: str, judge: Oracle, quick: bool) -> list[dict[str, Any]]:
     aligner.gate = None
     items = unseen_answers(judge, 150 if quick else 1000, 1)
     alone = outcome(judge, items, correct(aligner, items))
-    pairs = 300 if quick else 6000
     with tempfile.TemporaryDirectory() as directory:
-        reward_model(base, judge.tasks, pairs, Path(directory))
+        pairs = reward_model(base, training_pairs(aligner, judge.tasks, 300 if quick else 8000), Path(directory))
         scorer = RewardScorer.from_pretrained(directory, device="cpu")
     best = KeepBest(aligner=aligner, ranker=scorer, count=4)
     kept = list(best.correct_batch((item.question.text, item.answer) for item in items))

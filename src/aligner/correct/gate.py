@@ -182,7 +182,7 @@ def calibrate_scores(rows: Iterable[HeldOutScore]) -> GateCalibration:
     found = {mode: threshold_for(needed, rate) for mode, rate in MISS_RATES.items()}
     # Stands for −∞, which JSON cannot hold.
     lowest = min((row.score for row in rows if math.isfinite(row.score)), default=0.0)
-    # Rounded up, which loses nothing: the last digits hang on what shared a pass, and a second run could not repeat them.
+    # Rounded up, which loses nothing: the last digits hang on what shared a pass, and a second run has others.
     thresholds = {mode: math.ceil(max(t, lowest) * 1000) / 1000 for mode, t in found.items() if t is not None}
     if not thresholds:
         least = min(rows_needed(rate) for rate in MISS_RATES.values())
