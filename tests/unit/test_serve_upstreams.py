@@ -269,3 +269,24 @@ def test_a_key_with_a_line_end_behind_it_is_the_key(monkeypatch: Any) -> None:
     with standing(handler, upstream_key_env=("THEIRS",)) as stand:
         httpx2.post(stand.url + "/v1/chat/completions", json=ASK, timeout=10)
         assert stand.upstream.calls[0].header("authorization") == "Bearer sk-1"
+
+
+def test_no_upstream_is_sent_a_key_that_was_given_for_another(monkeypatch: Any) -> None:
+    async def handler(call: Call) -> None:
+        await call.reply(json.dumps(chat_reply("fine")).encode())
+
+    monkeypatch.setenv("THEIRS", "sk-1")
+    with standing(handler) as one, standing(handler) as two:
+        addresses = (f"{one.upstream_url}/v1", f"big={two.upstream_url}/v1")
+        with standing(handler, upstream=addresses, upstream_key_env=("THEIRS",)) as stand:
+            for model in ("m", "big/m"):
+                httpx2.post(stand.url + "/v1/chat/completions", json={**ASK, "model": model}, timeout=10)
+        with standing(handler, upstream=addresses, upstream_key_env=("big=THEIRS",)) as stand:
+            httpx2.post(stand.url + "/v1/chat/completions", json={**ASK, "model": "big/m"}, timeout=10)
+        assert [call.header("authorization") for call in one.upstream.calls] == ["Bearer sk-1"]
+        assert [call.header("authorization") for call in two.upstream.calls] == [None, "Bearer sk-1"]
+    with (
+        pytest.raises(ConfigError, match="every upstream has a name; give NAME=VARIABLE"),
+        standing(unused, upstream=("big=http://127.0.0.1:9/v1",), upstream_key_env=("THEIRS",)),
+    ):
+        pass

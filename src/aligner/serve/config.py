@@ -47,8 +47,8 @@ class ServeConfig(Config):
     client_keys_file: Path | None = None
     """A file with such keys, one a line."""
     upstream_key_env: tuple[str, ...] = ()
-    """The environment variable with the upstream's key, or NAME=VARIABLE for a named upstream; left out, the client's
-    own key passes on."""
+    """The environment variable with the key of the upstream without a name, or NAME=VARIABLE for a named one; left
+    out, the client's own key passes on."""
     aligner_key_env: str | None = None
     """The environment variable with the key for the corrector's server."""
     allow_host: tuple[str, ...] = ()

@@ -63,8 +63,9 @@ def gateway(config: ServeConfig, corrector: Corrector, existing: Existing = "ref
     named = upstream_keys(config)
     all_upstreams = [Upstream.parse(text, named) for text in config.upstream]
     known = {upstream.name for upstream in all_upstreams}
-    if unknown := [name for name in named if name and name not in known]:
-        raise ConfigError(f"--upstream-key-env: no upstream is called '{unknown[0]}'; name one of --upstream NAME=URL")
+    if unknown := [name for name in named if name not in known]:
+        what = f"no upstream is called '{unknown[0]}'" if unknown[0] else "every upstream has a name"
+        raise ConfigError(f"--upstream-key-env: {what}; give NAME=VARIABLE with the name of one --upstream NAME=URL")
     upstreams = Upstreams(all_upstreams, timeout=config.upstream_timeout, answer_limit=config.answer_limit)
     card = getattr(corrector, "card", None)
     if config.sentences and (card is None or card.prompt.unit != "sentence"):
@@ -117,7 +118,7 @@ def client_keys(config: ServeConfig) -> list[str]:
 
 
 def upstream_keys(config: ServeConfig) -> Mapping[str, str]:
-    """Upstreams' keys by their names, "" for those that have none of their own.
+    """Upstreams' keys by their names, "" of the one that has none: nobody is sent a key that was given for another.
 
     Raises:
         ConfigError: a variable is not set.

@@ -45,7 +45,7 @@ class Upstream:
         name, separator, url = text.partition("=")
         if not separator or "://" in name:
             name, url = "", text
-        return cls(name=name.strip(), url=check_url(url.strip()), key=keys.get(name.strip(), keys.get("")))
+        return cls(name=name.strip(), url=check_url(url.strip()), key=keys.get(name.strip()))
 
     def address(self, path: str) -> URL:
         """Where a path of ours, which begins with a slash, lies there: /v1/… under the address, all else beside it."""
