@@ -62,10 +62,10 @@ def first_rows(files: Sequence[Path], most: int, out: Path) -> Path:
 def config_of(unit: Unit, arguments: argparse.Namespace) -> TrainConfig:
     """The pocket corrector's own configuration on another unit, one pass for each stage."""
     data = [arguments.suite / "triplets.jsonl", *(place / "triplets.jsonl" for place in arguments.answers)]
-    mix = arguments.suite / "world.jsonl"
+    mix = arguments.suite / "reading.jsonl"
     if arguments.quick:
         data = [first_rows(data, QUICK_ROWS, arguments.out / "triplets.jsonl")]
-        mix = first_rows([mix], QUICK_ROWS, arguments.out / "world.jsonl")
+        mix = first_rows([mix], QUICK_ROWS, arguments.out / "reading.jsonl")
     changes = {
         "data": [str(path) for path in data],
         "mix": [str(mix)],
