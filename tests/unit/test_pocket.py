@@ -14,7 +14,7 @@ from aligner.generate.collect import collect
 from aligner.pocket.claims import Claim, Language
 from aligner.pocket.faults import FAULTS, text_of
 from aligner.pocket.grammar import Phrases, sentences
-from aligner.pocket.suite import OTHER_REQUESTS, SuiteConfig, questions, run, triplets, upstream_rows
+from aligner.pocket.suite import OTHER_REQUESTS, OTHERS_LATER, SuiteConfig, questions, run, triplets, upstream_rows
 from aligner.pocket.tasks import DIMENSIONS, TASKS, Question, Tasks, with_earlier_turn
 from aligner.pocket.text import world_rows
 from aligner.pocket.upstreams import Answerer, ScriptedUpstream, profiles
@@ -94,6 +94,10 @@ def test_triplets_never_mention_what_is_held_out() -> None:
         assert read.task != "sums"
     others = [r for r in rows if r["source"] == "pocket/other"]
     assert len(others) / len(rows) == pytest.approx(OTHER_REQUESTS, abs=0.015)
+    alone = [r for r in others if isinstance(r["question"], str)]
+    second = [r for r in others if r not in alone and r["question"][1]["content"] != r["answer"]]
+    assert len(second) / (len(second) + len(alone)) == pytest.approx(OTHERS_LATER, abs=0.1)
+    assert all(tasks.read(r["question"][0]["content"]) is not None for r in second)
     rows = [r for r in rows if r["source"] != "pocket/other"]
     assert len({r["question"] if isinstance(r["question"], str) else "chat" for r in rows}) > 1000
     two_turns = sum(not isinstance(r["question"], str) for r in rows) / len(rows)
@@ -265,7 +269,7 @@ def test_a_contradiction_is_false_whichever_comes_first() -> None:
 
 def test_an_earlier_turn_is_another_question_faultlessly_answered() -> None:
     question, _, random = drawn(8, "truth", "seen")
-    chat = with_earlier_turn(oracle().tasks, question, random)
+    chat = with_earlier_turn(oracle().tasks, question.text, random)
     assert [m.role for m in chat] == ["user", "assistant", "user"]
     earlier = oracle().tasks.read(chat[0].content)
     assert earlier is not None

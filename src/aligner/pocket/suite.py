@@ -20,12 +20,13 @@ from aligner.pocket.upstreams import TRIPLET_WAYS, Answerer, Profile, profiles
 from aligner.pocket.world import World, words
 from aligner.rows import dumps, write_atomic
 from aligner.runs import Existing, RunDir
-from aligner.types import Message
 
 TWO_TURNS = 0.2
 """Share of the questions that have an earlier turn."""
-OTHER_REQUESTS = 0.06
+OTHER_REQUESTS = 0.08
 """Share of the triplets whose request is none of the tasks: a corrector leaves alone what it knows nothing about."""
+OTHERS_LATER = 0.5
+"""Share of these requests that come second, after a question of a task that nobody wants answered any more."""
 _TEST_SPLITS: tuple[Split, ...] = ("seen", "phrasing", "entity", "combination")
 _TAUGHT: tuple[Split, ...] = ("train", "entity", "phrasing", "combination")
 _TAUGHT_SHARES = (4, 2, 1, 1)
@@ -105,8 +106,11 @@ def triplets(tasks: Tasks, rows: int, seed: int) -> Iterator[dict[str, Any]]:
     for i in range(rows):
         if random.random() < OTHER_REQUESTS:
             row = other_request(tasks, faults, random)
+            request = row["prompt"]
+            if isinstance(request, str) and random.random() < OTHERS_LATER:
+                request = _second(tasks, request, random)
             answered = {"answer": row["completion"], "correction": row["completion"]}
-            yield {"question": row["prompt"], **answered, "source": "pocket/other"}
+            yield {"question": request, **answered, "source": "pocket/other"}
             continue
         question = tasks.draw(draw_task(random), random, "train")
         answer = seen[i % len(seen)].answer(question, random, faulty)
@@ -176,8 +180,8 @@ def asked(tasks: Tasks, question: Question, random: Random) -> str | list[dict[s
     """A question as a row has it: its text, or a conversation that ends in it."""
     if random.random() >= TWO_TURNS:
         return question.text
-    return [_turn(m) for m in with_earlier_turn(tasks, question, random)]
+    return _second(tasks, question.text, random)
 
 
-def _turn(message: Message) -> dict[str, str]:
-    return {"role": message.role, "content": message.content}
+def _second(tasks: Tasks, request: str, random: Random) -> list[dict[str, str]]:
+    return [{"role": m.role, "content": m.content} for m in with_earlier_turn(tasks, request, random)]

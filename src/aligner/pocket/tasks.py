@@ -256,12 +256,12 @@ def _late(way: int, phrases: Phrases) -> bool:
     return way >= len(phrases) - round(len(phrases) * HELD_OUT_WAYS)
 
 
-def with_earlier_turn(tasks: Tasks, question: Question, random: Random) -> Chat:
-    """The question as the second of two: before it another one, faultlessly answered."""
+def with_earlier_turn(tasks: Tasks, request: str, random: Random) -> Chat:
+    """A request as the second of two: before it a question, faultlessly answered."""
     earlier = tasks.draw(random.choice([t for t in TASKS if t not in ("summary", "sums")]), random, "train")
     answer = " ".join(tasks.language.say(c, 0) for c in earlier.required)
     return (
         Message(role="user", content=earlier.text),
         Message(role="assistant", content=answer),
-        Message(role="user", content=question.text),
+        Message(role="user", content=request),
     )
