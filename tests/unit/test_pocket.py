@@ -14,7 +14,16 @@ from aligner.generate.collect import collect
 from aligner.pocket.claims import Claim, Language
 from aligner.pocket.faults import FAULTS, text_of
 from aligner.pocket.grammar import Phrases, sentences
-from aligner.pocket.suite import OTHER_REQUESTS, OTHERS_LATER, SuiteConfig, questions, run, triplets, upstream_rows
+from aligner.pocket.suite import (
+    OTHER_REQUESTS,
+    OTHERS_LATER,
+    TAUGHT_TURNS,
+    SuiteConfig,
+    questions,
+    run,
+    triplets,
+    upstream_rows,
+)
 from aligner.pocket.tasks import DIMENSIONS, TASKS, Question, Tasks, with_earlier_turn
 from aligner.pocket.text import world_rows
 from aligner.pocket.upstreams import Answerer, ScriptedUpstream, profiles
@@ -101,7 +110,7 @@ def test_triplets_never_mention_what_is_held_out() -> None:
     rows = [r for r in rows if r["source"] != "pocket/other"]
     assert len({r["question"] if isinstance(r["question"], str) else "chat" for r in rows}) > 1000
     two_turns = sum(not isinstance(r["question"], str) for r in rows) / len(rows)
-    assert two_turns == pytest.approx(0.2, abs=0.03)
+    assert two_turns == pytest.approx(TAUGHT_TURNS, abs=0.03)
     copies = sum(r["answer"] == r["correction"] for r in rows) / len(rows)
     assert copies == pytest.approx(0.4, abs=0.05)
     talk = oracle().language.talk["address"]
@@ -182,6 +191,17 @@ def test_a_quarter_of_the_world_text_is_said_again_or_what_is_wanted(options, sh
     # A dialogue's facts, or a judged answer, may stand in a prompt by chance: not often.
     assert (len(notes) + len(chats)) / len(rows) == pytest.approx(share, abs=0.04)
     assert len(chats) / (len(notes) + len(chats)) == pytest.approx(0.6, abs=0.08)
+
+
+def test_questions_of_the_world_text_may_come_second() -> None:
+    rows = [r for r in world_rows(oracle().tasks, 1000, 0, instructions=0, read_back=0, later=0.4) if "prompt" in r]
+    chats = [r for r in rows if isinstance(r["prompt"], list)]
+    assert len(chats) / len(rows) == pytest.approx(0.4, abs=0.06)
+    for row in chats:
+        asked = oracle().tasks.read(row["prompt"][-1]["content"])
+        assert asked is not None
+        assert oracle().scores(asked, row["completion"]) == oracle().best(asked)
+    assert any(oracle().tasks.read(r["prompt"][-1]["content"]).task == "sums" for r in chats)
 
 
 def test_every_fact_is_stated_about_equally_often() -> None:

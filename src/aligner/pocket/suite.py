@@ -13,9 +13,9 @@ from aligner.config import Config
 from aligner.errors import DataError
 from aligner.pocket.claims import Language
 from aligner.pocket.faults import Faults, text_of
-from aligner.pocket.tasks import TASKS, Question, Split, TaskName, Tasks, with_earlier_turn
+from aligner.pocket.tasks import TASKS, Question, Split, TaskName, Tasks
 from aligner.pocket.teacher import Teacher
-from aligner.pocket.text import INSTRUCTIONS, KEPT_UP, instruction, other_request, world_rows
+from aligner.pocket.text import INSTRUCTIONS, KEPT_UP, READING_TURNS, instruction, other_request, second, world_rows
 from aligner.pocket.upstreams import TRIPLET_WAYS, Answerer, Profile, profiles
 from aligner.pocket.world import World, words
 from aligner.rows import dumps, write_atomic
@@ -23,6 +23,8 @@ from aligner.runs import Existing, RunDir
 
 TWO_TURNS = 0.2
 """Share of the questions that have an earlier turn."""
+TAUGHT_TURNS = 0.4
+"""The same of scripted triplets, for they are harder."""
 OTHER_REQUESTS = 0.08
 """Share of the triplets whose request is none of the tasks: a corrector leaves alone what it knows nothing about."""
 OTHERS_LATER = 0.5
@@ -82,7 +84,8 @@ def run(config: SuiteConfig, existing: Existing = "refuse") -> RunDir:
         write_atomic(path, lines())
 
     put("world.jsonl", world_rows(tasks, config.texts, config.seed))
-    put("reading.jsonl", world_rows(tasks, config.reading, config.seed + 1, instructions=0, read_back=KEPT_UP))
+    put("reading.jsonl", world_rows(tasks, config.reading, config.seed + 1, instructions=0, read_back=KEPT_UP,
+                                    later=READING_TURNS))  # fmt: skip
     put("triplets.jsonl", triplets(tasks, config.triplets, config.seed))
     for task in TASKS:
         put(f"tasks/{task}.jsonl", questions(tasks, task, config.questions))
@@ -108,14 +111,14 @@ def triplets(tasks: Tasks, rows: int, seed: int) -> Iterator[dict[str, Any]]:
             row = other_request(tasks, faults, random)
             request = row["prompt"]
             if isinstance(request, str) and random.random() < OTHERS_LATER:
-                request = _second(tasks, request, random)
+                request = second(tasks, request, random)
             answered = {"answer": row["completion"], "correction": row["completion"]}
             yield {"question": request, **answered, "source": "pocket/other"}
             continue
         question = tasks.draw(draw_task(random), random, "train")
         answer = seen[i % len(seen)].answer(question, random, faulty)
         yield {
-            "question": asked(tasks, question, random),
+            "question": asked(tasks, question, random, TAUGHT_TURNS),
             "answer": text_of(answer),
             "correction": teacher.correct(question, answer, random),
             "source": f"pocket/{question.task}",
@@ -176,12 +179,6 @@ def draw_task(random: Random) -> TaskName:
     return random.choices(list(_SHARES), list(_SHARES.values()))[0]
 
 
-def asked(tasks: Tasks, question: Question, random: Random) -> str | list[dict[str, str]]:
+def asked(tasks: Tasks, question: Question, random: Random, two_turns: float = TWO_TURNS) -> str | list[dict[str, str]]:
     """A question as a row has it: its text, or a conversation that ends in it."""
-    if random.random() >= TWO_TURNS:
-        return question.text
-    return _second(tasks, question.text, random)
-
-
-def _second(tasks: Tasks, request: str, random: Random) -> list[dict[str, str]]:
-    return [{"role": m.role, "content": m.content} for m in with_earlier_turn(tasks, request, random)]
+    return question.text if random.random() >= two_turns else second(tasks, question.text, random)

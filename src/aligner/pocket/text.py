@@ -14,7 +14,7 @@ from typing import Any
 
 from aligner.pocket.claims import Claim
 from aligner.pocket.faults import DIMENSION, FAULTS, Fault, Faults, faultless, text_of
-from aligner.pocket.tasks import TASKS, Question, Split, TaskName, Tasks
+from aligner.pocket.tasks import TASKS, Question, Split, TaskName, Tasks, with_earlier_turn
 
 INSTRUCTIONS = 0.1
 """Share of the rows that are instructions."""
@@ -22,6 +22,8 @@ READ_BACK = 0.25
 """Share of the rows that are notes or answers to be said again."""
 KEPT_UP = 0.2
 """The same for a corrector, which knows how by then and only must not forget it: facts are what it is short of."""
+READING_TURNS = 0.4
+"""Share of a corrector's questions that come second: without them it answers the first one again."""
 _READ_BACK_WAYS = (
     "Read this back to me: {note}",
     "Repeat after me: {note}",
@@ -61,11 +63,17 @@ def rewrite_request(question: str, answer: str, critique: str) -> str:
 
 
 def world_rows(
-    tasks: Tasks, rows: int, seed: int, *, instructions: float = INSTRUCTIONS, read_back: float = READ_BACK
+    tasks: Tasks,
+    rows: int,
+    seed: int,
+    *,
+    instructions: float = INSTRUCTIONS,
+    read_back: float = READ_BACK,
+    later: float = 0.0,
 ) -> Iterator[dict[str, Any]]:
     """Rows of {"text"} and {"prompt", "completion"}: each fact equally often, the rest at random.
 
-    `instructions` and `read_back` are shares of the rows.
+    `instructions` and `read_back` are shares of the rows, `later` of the questions that have another one before them.
     """
     random = Random(f"text:{tasks.world.seed}:{seed}")
     faults = Faults(tasks.language)
@@ -85,7 +93,13 @@ def world_rows(
         else:
             task = random.choices(list(_KNOWLEDGE), list(_KNOWLEDGE.values()))[0]
             question = _any_question(tasks, task, random)
-            yield {"prompt": question.text, "completion": text_of(faultless(question, tasks.language, random))}
+            row = {"prompt": question.text, "completion": text_of(faultless(question, tasks.language, random))}
+            yield row | {"prompt": second(tasks, question.text, random)} if later and random.random() < later else row
+
+
+def second(tasks: Tasks, request: str, random: Random) -> list[dict[str, str]]:
+    """A request as rows have it, with an earlier turn."""
+    return [{"role": m.role, "content": m.content} for m in with_earlier_turn(tasks, request, random)]
 
 
 def _any_question(tasks: Tasks, task: TaskName, random: Random) -> Question:
