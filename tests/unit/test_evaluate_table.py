@@ -77,7 +77,7 @@ def test_result(out) -> None:
     assert result["tasks"][1]["dimensions"] == ["helpful", "harmless"]
     assert result["correctors"][0] == {
         "name": "c", "aligner": None, "corrections": "corrections.jsonl", "method": None, "parameters": None,
-        "lineage": [],
+        "unit": None, "lineage": [],
     }  # fmt: skip
     assert set(result["seconds"]) == {"answers", "corrections", "judging"}
     assert result["judge"]["name"] == "scripted"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -150,20 +151,19 @@ def aligner():
 def rules(aligner: Aligner, monkeypatch, **written: str) -> list[tuple[str, str]]:
     """The corrector writes by rules, sentence by sentence; returns what it is asked."""
     asked: list[tuple[str, str]] = []
-    job, settle = aligner._job, aligner._await
+    jobs = aligner._jobs()
 
-    def watched(chat, answer, sampling, *, prefix, behind):
+    def watched(chat, answer, sampling, *, gate, prefix, behind):
         asked.append((prefix, answer + behind))
-        return job(chat, answer, sampling, prefix=prefix, behind=behind)
+        return jobs.job(chat, answer, sampling, gate=gate, prefix=prefix, behind=behind)
 
     def decided(made, ticket):
-        correction = settle(made, ticket)
+        correction = jobs.settle(made, ticket)
         text = next((new for old, new in written.items() if old in made.answer), made.answer)
         completion = Completion(text=text, finish_reason="stop", usage=correction.completion.usage)
         return replace(correction, completion=completion)
 
-    monkeypatch.setattr(aligner, "_job", watched)
-    monkeypatch.setattr(aligner, "_await", decided)
+    monkeypatch.setattr(aligner, "_jobs", lambda: SimpleNamespace(job=watched, settle=decided))
     return asked
 
 
