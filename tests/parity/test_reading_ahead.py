@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from aligner.correct.decoding import StepLoop
+from aligner.correct.passes import Passes
 from aligner.correct.ticket import Request
 from tests.models import tiny_model
 from tests.parity.test_decoding_hf import KINDS, STOPS, VOCABULARY, decode, differing, random_prompts
@@ -57,14 +58,14 @@ def test_prompts_that_begin_alike_share_with_open_rows_too(kind: str, options: d
     """The joiner, what was read ahead, and rows that write have 40 ids in common; what the slots hold is followed."""
     model = tiny_model(kind, VOCABULARY, seed=4)
     shared = []
-    share = StepLoop._share
+    share = Passes._share
 
     def counted(self, prompts):
         begin = share(self, prompts)
         shared.append(begin)
         return begin
 
-    monkeypatch.setattr(StepLoop, "_share", counted)
+    monkeypatch.setattr(Passes, "_share", counted)
     for case in range(4):
         rng = random.Random(case)
         instruction = [rng.randrange(20, VOCABULARY) for _ in range(40)]
