@@ -21,7 +21,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -186,7 +185,7 @@ def training_pairs(aligner: Aligner, tasks: Tasks, pairs: int) -> Iterator[dict[
         asked = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
         return [*asked, {"role": "assistant", "content": answer}]
 
-    drawn = list(islice(triplets(tasks, 4 * pairs, 0), 2 * pairs))
+    drawn = list(triplets(tasks, 2 * pairs, 0))
     sampled = aligner.correct_each((t["question"], t["answer"], CANDIDATES) for t in drawn)
     rejected = {"answer": 0, "own": 0}
     for t, own in zip(drawn, sampled, strict=True):
