@@ -17,7 +17,7 @@ from aligner.correct.looped import load_upstream
 from aligner.errors import DataError
 from aligner.generate.collect import collect
 from aligner.pocket.claims import Language
-from aligner.pocket.suite import asked, draw_task
+from aligner.pocket.suite import TAUGHT_TURNS, asked, draw_task
 from aligner.pocket.tasks import Tasks
 from aligner.pocket.teacher import Teacher
 from aligner.pocket.upstreams import TRIPLET_WAYS, profiles
@@ -86,7 +86,7 @@ def model_triplets(tasks: Tasks, upstream: Generator, config: ModelTripletsConfi
     teacher = Teacher(tasks.language, ways=TRIPLET_WAYS)
     for start in range(0, config.rows, _WINDOW):
         drawn = [
-            (question, asked(tasks, question, random))
+            (question, asked(tasks, question, random, TAUGHT_TURNS))
             for _ in range(min(_WINDOW, config.rows - start))
             for question in [tasks.draw(draw_task(random), random, "train")]
         ]
