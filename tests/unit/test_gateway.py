@@ -474,6 +474,7 @@ def test_shadow_returns_the_original_at_once_and_records(tmp_path) -> None:
         assert reply.content == raw
         assert chunks(streamed) == [*chat_stream("b beta"), "[DONE]"]
         assert reply.headers["x-aligner-corrected"] == "false; reason=shadow"
+        assert "aligner_upstream_seconds_count 2.0" in httpx2.get(stand.url + "/metrics").text.splitlines()
         time.sleep(1)
     rows = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     assert {(r["answer"], r["correction"]) for r in rows} == {("a beta", "a omega"), ("b beta", "b omega")}

@@ -121,6 +121,26 @@ def test_candidates_share_the_batch_and_are_as_decoded_alone(aligner) -> None:
     assert best_of.correct(*pairs[0]).text == found[0].text
 
 
+def test_candidates_that_break_the_wanted_format_are_out(aligner, monkeypatch) -> None:
+    """Each is checked as any correction is, before the ranker sees it."""
+    form = {"type": "json_object"}
+    scorer = Lengths()
+    best_of = KeepBest(aligner=aligner, ranker=scorer, count=3)
+    found = asyncio.run(best_of.acorrect("q", '{"a": 1}', response_format=form))
+    assert (found.text, found.kept_because, scorer.asked) == ('{"a": 1}', "broken_format", [])
+
+    async def one(chat: Chat, answer: str, sampling: Sampling, **options: object) -> Correction:
+        assert options == {"response_format": form}
+        return correction(answer, '{"a": [1]}' if sampling.greedy else '{"a": [1, 2]}')
+
+    monkeypatch.setattr(aligner, "acorrect", one)
+
+    async def streamed() -> list[str]:
+        return [d.text async for d in best_of.stream("q", '{"a": 1}', response_format=form)]
+
+    assert asyncio.run(streamed()) == ['{"a": [1, 2]}', ""]
+
+
 def test_a_passed_answer_is_not_ranked(aligner, monkeypatch) -> None:
     monkeypatch.setattr(aligner, "gate", Gate(threshold=float("-inf")))
     scorer = Lengths()

@@ -98,6 +98,31 @@ def test_it_streams(both: tuple[Aligner, RemoteAligner]) -> None:
     assert (deltas[-1].finish_reason, deltas[-1].kept_because) == (here.completion.finish_reason, here.kept_because)
 
 
+def test_an_answer_that_must_parse_stays_valid() -> None:
+    async def handler(call: Call) -> None:
+        text = '{"a": 1, "b": 2}' if "good" in call.body["prompt"] else '{"a": 1'
+        reply = {"choices": [{"index": 0, "text": text, "finish_reason": "stop"}]}
+        await (call.stream([reply]) if call.body.get("stream") else call.reply(reply))
+
+    form = {"type": "json_object"}
+    local = tiny_aligner(tokenizer=llama2_tokenizer(), prompt="aligner-v1")
+    with local, serving_app(Upstream(handler)) as url:
+        remote = RemoteAligner(
+            f"{url}/v1", local.tokenizer, local.card, model="m", context=local.context, sends="text"
+        )
+
+        async def both_ways(question: str) -> list[tuple[str, str | None]]:
+            whole = await remote.acorrect(question, '{"a": 2}', response_format=form)
+            deltas = [d async for d in remote.stream(question, '{"a": 2}', response_format=form)]
+            return [(whole.text, whole.kept_because), ("".join(d.text for d in deltas), deltas[-1].kept_because)]
+
+        assert asyncio.run(both_ways("good")) == [('{"a": 1, "b": 2}', None)] * 2
+        # What was streamed cannot be unsent; its last delta says that it broke the format.
+        assert asyncio.run(both_ways("bad")) == [('{"a": 2}', "broken_format"), ('{"a": 1', "broken_format")]
+        with pytest.raises(ConfigError, match="response_format"):
+            asyncio.run(remote.acorrect("q", "a", response_format={"type": "poem"}))
+
+
 def test_what_does_not_fit_is_kept(both: tuple[Aligner, RemoteAligner]) -> None:
     _, remote = both
     kept = next(remote.correct_batch([("q", "word " * 2000)]))

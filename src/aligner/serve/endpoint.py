@@ -136,7 +136,7 @@ class Corrected:
                 await self._through(exchange, reply, asked.untouched or "upstream_status")
                 return
             if self.shadow is not None:
-                await self._watched(asked, exchange, reply, self.shadow, streamed)
+                await self._watched(asked, exchange, reply, self.shadow, streamed, began)
                 return
             if (h.get(reply.headers, b"content-encoding") or "identity") != "identity":
                 raise RequestError("the upstream compressed its answer though it was asked not to", status=502,
@@ -165,7 +165,9 @@ class Corrected:
             await exchange.send(piece)
         await exchange.end()
 
-    async def _watched(self, asked: Asked, exchange: Exchange, reply: Reply, shadow: Shadow, streamed: bool) -> None:
+    async def _watched(
+        self, asked: Asked, exchange: Exchange, reply: Reply, shadow: Shadow, streamed: bool, began: float
+    ) -> None:
         """The upstream's own reply, byte by byte; what would have become of its answers is recorded, if they can be
         read."""
         await exchange.start(reply.status, [*told(reply), (_TELLS, b"false; reason=shadow")])
@@ -173,6 +175,7 @@ class Corrected:
         async for piece in reply.pieces():
             await exchange.send(piece)
             heard.feed(piece)
+        self.policy.metrics.upstream_seconds.observe(perf_counter() - began)
         shadow.record(asked.body, heard.answers(), asked.corrector)
         await exchange.end()
 
