@@ -25,7 +25,7 @@ TWO_TURNS = 0.2
 """Share of the questions that have an earlier turn."""
 TAUGHT_TURNS = 0.5
 """The same of triplets, for they are harder."""
-OTHER_REQUESTS = 0.1
+OTHER_REQUESTS = 0.12
 """Share of the triplets whose request is none of the tasks: a corrector leaves alone what it knows nothing about."""
 OTHERS_LATER = 0.6
 """Share of these requests that come second, after a question of a task that nobody wants answered any more."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from aligner.pocket.claims import Claim
 from aligner.pocket.faults import DIMENSION, FAULTS, Fault, Faults, faultless, text_of
+from aligner.pocket.requests import small_request
 from aligner.pocket.tasks import TASKS, Question, Split, TaskName, Tasks, with_earlier_turn
 
 INSTRUCTIONS = 0.1
@@ -114,9 +115,19 @@ def _training_question(tasks: Tasks, random: Random) -> Question:
 
 def other_request(tasks: Tasks, faults: Faults, random: Random) -> dict[str, Any]:
     """A request that is none of the suite's tasks, with its answer, of what triplets may mention."""
-    if random.random() < 0.5:
+    kind = random.random()
+    if kind < 0.25:
         return instruction(tasks, faults, random)
-    return _read_back(tasks, faults, random, lambda: _training_question(tasks, random))
+    if kind < 0.5:
+        return _read_back(tasks, faults, random, lambda: _training_question(tasks, random))
+    return small_request(tasks.world, lambda: _said(tasks, faults, _training_question(tasks, random), random), random)
+
+
+def _said(tasks: Tasks, faults: Faults, question: Question, random: Random) -> str:
+    """A sentence of an answer to some question, good or bad."""
+    answer = faultless(question, tasks.language, random)
+    answer = faults.inject(random.choice(FAULTS), question, answer, random) or answer
+    return random.choice([part.text for part in answer if part.text] or [tasks.world.invented(random)])
 
 
 def _read_back(tasks: Tasks, faults: Faults, random: Random, draw: Callable[[], Question]) -> dict[str, Any]:
