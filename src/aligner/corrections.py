@@ -82,13 +82,14 @@ class GateDecision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
-    """A piece of a stream. The last one has finish_reason and usage, `kept_because` where a guard fired late, and
-    `gate` where one decided."""
+    """A piece of a stream. The last one has finish_reason and usage, `kept_because` where a guard fired late, the
+    correction's `flags`, and `gate` where one decided."""
 
     text: str
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     kept_because: KeptBecause | None = None
+    flags: tuple[str, ...] = ()
     gate: GateDecision | None = None
 
 

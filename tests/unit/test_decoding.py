@@ -156,6 +156,25 @@ def test_what_prompts_have_in_common_is_read_once_or_not_as_asked(model) -> None
     assert saved == [5 * len(head), 0]
 
 
+def test_each_question_of_a_batch_is_read_once(model) -> None:
+    """Beside what all prompts begin with; and corrections of one answer read all of it once but for its last id."""
+    head = tuple(20 + i % 50 for i in range(40))
+    questions = [(*head, 90 + i, *head) for i in range(2)]
+    prompts = [(*question, 60 + i) for i in range(4) for question in questions] + [(*head, 99)]
+    written, saved = [], []
+    for share in (True, False):
+        with StepLoop(model, share=share) as loop:
+            tickets = [loop.submit(request(*prompt)) for prompt in prompts]
+            written.append([loop.wait(ticket).ids for ticket in tickets])
+            saved.append(loop.shared_tokens)
+    assert written[0] == written[1]
+    assert saved == [8 * 40 + 2 * 3 * 41, 0]
+    with StepLoop(model) as loop:
+        tickets = [loop.submit(request(*prompt)) for prompt in prompts[:2] for _ in range(3)]
+        assert [loop.wait(ticket).ids for ticket in tickets] == [ids for ids in written[0][:2] for _ in range(3)]
+        assert loop.shared_tokens == 5 * 40 + 2 * 2 * 41
+
+
 def test_many_threads_share_one_loop(model) -> None:
     with StepLoop(model, max_rows=4) as loop:
         expected = [loop.wait(loop.submit(request(20 + i))).ids for i in range(12)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -226,6 +227,16 @@ def test_a_calibration_holds_at_its_dial_strength_alone() -> None:
     with pytest.raises(ConfigError, match=r"at the dial strength 0 and says nothing at 0\.5"):
         gate_of(calibration, "balanced", "x", strength=0.5)
     assert gate_of(calibration, "off", "x", strength=0.5) is None
+
+
+def test_a_calibration_holds_for_its_weights_alone() -> None:
+    calibration = replace(calibrate_scores(rows(120)), quantize="int4")
+    assert gate_of(calibration, "balanced", "x", quantize="int4") is not None
+    with pytest.raises(ConfigError, match="calibrated with quantize=int4 and says nothing of none; calibrate again"):
+        gate_of(calibration, "balanced", "x")
+    assert GateCalibration.from_json(calibration.to_json(), "card") == calibration
+    older = {name: value for name, value in calibration.to_json().items() if name != "quantize"}
+    assert GateCalibration.from_json(older, "card").quantize == "none"
 
 
 def test_no_number_never_passes() -> None:

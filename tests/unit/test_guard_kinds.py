@@ -203,6 +203,8 @@ def test_the_policy_enforces_reports_or_does_not_look() -> None:
     strict = guards.GuardPolicy(changed_numbers="enforce")
     assert guards.check(**texts, finish_reason="stop", policy=strict) == "changed_numbers"
     assert guards.reported(**texts, policy=strict) == ()
+    cut = guards.GuardPolicy(cut="report", changed_numbers="off")
+    assert guards.reported(**texts, finish_reason="length", policy=cut) == ("cut",)
     off = guards.GuardPolicy(changed_numbers="off")
     assert guards.reported(**texts, policy=off) == ()
 

@@ -12,7 +12,7 @@ from aligner.correct.card import AlignerCard
 from aligner.correct.gate import Gate
 from aligner.correct.keep_best import KeepBest, load_ranker
 from aligner.correct.run import CorrectConfig
-from aligner.errors import ConfigError
+from aligner.errors import ConfigError, GenerationError, OutOfMemoryError
 from aligner.prompts import PromptFormat
 from aligner.types import Chat, Completion, Correction, Usage, as_chat
 from tests.models import byte_bpe_tokenizer, tiny_model
@@ -85,6 +85,16 @@ def test_what_has_no_score_is_out() -> None:
     for unscored in (["ab"], ["abc", "abcd"]):
         found = best(Lengths(unscored=unscored), "ab", "abc", "abcd")
         assert (found.text, found.kept_because) == ("ab", "unscored")
+
+
+@pytest.mark.parametrize("error", [GenerationError("boom"), OutOfMemoryError("alloc")])
+def test_a_ranker_that_fails_costs_one_answer_and_not_the_batch(error) -> None:
+    class Failing(Lengths):
+        async def score(self, question: Chat, answers: Sequence[str]) -> list[dict[str, float | None]]:
+            raise error
+
+    found = best(Failing(), "ab", "abc")
+    assert (found.text, found.kept_because, found.completion.text) == ("ab", "unscored", "abc")
 
 
 def test_only_copies_need_no_ranking() -> None:

@@ -32,9 +32,21 @@ def test_a_quantised_corrector_corrects_with_smaller_weights(quantize, bits, tmp
     with Aligner.from_pretrained(tmp_path, device="cpu", quantize=quantize) as small:
         assert small.model.model.layers[0].mlp.up_proj.weight.dtype == bits
         assert small.model.get_memory_footprint() < size
+        if quantize == "int4":
+            assert small.model.model.layers[0].mlp.up_proj.compute_dtype == torch.float32
         correction = small.correct("How do I boil rice?", "Wash it first.")
         assert correction.completion.finish_reason in ("stop", "length")
         assert correction.completion.error is None
+
+
+@needs_bitsandbytes
+def test_four_bits_compute_in_the_arithmetic_of_the_rest() -> None:
+    def compute(*how: str) -> torch.dtype:
+        return hf._quantized("int4", *how)["quantization_config"].bnb_4bit_compute_dtype  # type: ignore[arg-type]
+
+    assert compute("cpu", "auto") == torch.float32
+    assert compute("cuda", "auto") == torch.bfloat16
+    assert compute("cuda:1", "float16") == torch.float16
 
 
 def test_without_bitsandbytes_the_extra_is_named(tmp_path, monkeypatch) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from aligner.correct.decoding import StepLoop
 from aligner.correct.forward import Forward
+from aligner.correct.passes import Passes
 from aligner.correct.reading import Reading
 from aligner.correct.ticket import Request
 from tests.models import tiny_model
@@ -137,6 +138,24 @@ def test_ripe_rows_that_run_out_of_memory_together_are_tried_one_by_one(model, m
         monkeypatch.setattr(Forward, "__call__", small)
         tickets = [loop.submit(request(), reading=reading) for reading in readings]
         assert [loop.wait(t).ids for t in tickets] == [expected] * 3
+
+
+def test_memory_that_runs_out_behind_a_pass_is_no_reason_to_write_otherwise(model, monkeypatch) -> None:
+    """The prompts stand in the cache already when the pass is tried again."""
+    with StepLoop(model) as loop:
+        expected = loop.wait(loop.submit(request())).ids
+        readings = [loop.open(PROMPT[:n]) for n in (30, 40)]
+        loop.turn()
+        accept = Passes._accept
+
+        def small(self, rows, logits):
+            if len(rows) > 1 and rows[0].draft.source == "first":
+                raise torch.OutOfMemoryError("alloc")
+            accept(self, rows, logits)
+
+        monkeypatch.setattr(Passes, "_accept", small)
+        tickets = [loop.submit(request(), reading=reading) for reading in readings]
+        assert [loop.wait(t).ids for t in tickets] == [expected] * 2
 
 
 def test_reading_reaches_the_end_of_the_context_and_no_further() -> None:

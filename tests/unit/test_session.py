@@ -11,7 +11,7 @@ import pytest
 from aligner import Aligner
 from aligner.correct.gate import Gate
 from aligner.correct.guards import GuardPolicy
-from aligner.types import Correction, Delta
+from aligner.types import Correction, Delta, as_chat
 from tests.models import tiny_aligner, writes
 
 ANSWER = "The fox sat on the mat."
@@ -55,9 +55,39 @@ def test_the_format_is_kept_to(monkeypatch) -> None:
         form = {"type": "json_object"}
         done = asyncio.run(finished(aligner, '{"a": 1}', response_format=form))
         assert (done.text, done.kept_because) == ('{"a": 1}', "broken_format")
-        last = asyncio.run(streamed(aligner, '{"a": 1}', response_format=form))[-1]
-        assert last.kept_because == "broken_format"
+        for options in ({"response_format": form}, {}):  # the answer is JSON, asked for or not
+            deltas = asyncio.run(streamed(aligner, '{"a": 1}', **options))
+            assert "".join(delta.text for delta in deltas) == '{"a": 1}'
+            assert deltas[-1].kept_because == "broken_format"
         assert asyncio.run(finished(aligner)).kept_because is None
+
+
+def test_a_stream_that_might_not_fit_comes_whole() -> None:
+    """Question and answer fit, and leave less room than a copy takes; a model that writes on has none in the end."""
+    with tiny_aligner(context=256, guards=GuardPolicy(script_leak="off")) as aligner:
+        form, chat = aligner.card.prompt, as_chat("q")
+
+        def left(answer: str) -> int:
+            return 256 - len(form.encode(aligner.codec, chat, answer, max_tokens=255).ids)
+
+        answer = "a cat"
+        while left(answer) > len(form.encode_correction(aligner.codec, answer)):
+            answer += " sat"
+        room = left(answer := answer + " sat")
+        assert room > 1
+        done = aligner.correct("q", answer)
+        assert (done.text, done.kept_because, done.completion.finish_reason) == (answer, "too_long", "length")
+        assert done.completion.usage.completion_tokens == room
+        deltas = asyncio.run(streamed(aligner, answer))
+        assert [delta.text for delta in deltas] == [answer, ""]
+        assert deltas[-1].kept_because == "too_long"
+
+
+def test_the_last_piece_has_the_flags(monkeypatch) -> None:
+    with tiny_aligner(context=1024) as aligner:
+        writes(aligner, "The 5 foxes sat on the mat.", monkeypatch)
+        last = asyncio.run(streamed(aligner, "The 4 foxes sat on the mat."))[-1]
+        assert last.flags == ("changed_numbers",)
 
 
 @pytest.mark.parametrize("mode", ["enforce", "report", "off"])

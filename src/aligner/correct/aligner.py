@@ -58,9 +58,11 @@ class Aligner:
         speculate: bool = True,
         gate: GateMode | Gate = "off",
         guards: GuardPolicy | None = None,
+        quantize: Quantize = "none",
     ) -> None:
         self.model, self.tokenizer, self.card = model, tokenizer, card
         self.sampling, self.speculate = sampling or Sampling(), speculate
+        self.quantize = quantize
         self.gate = self._checked(gate)
         self.guards = guards or GuardPolicy()
         self.codec = TextCodec(tokenizer)
@@ -98,7 +100,7 @@ class Aligner:
         card = load_card(path, tokenizer, prompt)
         return cls(
             model, tokenizer, card, sampling=sampling, max_rows=max_rows, cache_tokens=cache_tokens,
-            speculate=speculate, gate=gate, guards=guards,
+            speculate=speculate, gate=gate, guards=guards, quantize=quantize,
         )  # fmt: skip
 
     def with_gate(self, gate: GateMode | Gate) -> Self:
@@ -106,7 +108,8 @@ class Aligner:
 
         Raises:
             CheckpointError: a gate that the card has no calibration for.
-            ConfigError: no such gate, one without `speculate`, or one for a corrector of sentences.
+            ConfigError: no such gate, one for weights in other bits, one without `speculate`, or one for a
+                corrector of sentences.
         """
         other = copy(self)
         other.gate = self._checked(gate)
@@ -117,7 +120,7 @@ class Aligner:
         if gate != "off" and self.card.prompt.unit == "sentence":
             raise ConfigError(f"{where}: the gate decides on whole answers, and this corrector corrects sentence by "
                               "sentence; give gate=off")  # fmt: skip
-        found = gate if isinstance(gate, Gate) else gate_of(self.card.gate, gate, where)
+        found = gate if isinstance(gate, Gate) else gate_of(self.card.gate, gate, where, quantize=self.quantize)
         if found is not None and not self.speculate:
             raise ConfigError("the gate decides by the pass that verifies the answer; give gate=off or speculate=true")
         return found

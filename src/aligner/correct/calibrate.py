@@ -12,7 +12,7 @@ from aligner.config import Config, expand
 from aligner.correct.aligner import Aligner
 from aligner.correct.gate import NEVER, GateCalibration, HeldOutScore, calibrate_scores
 from aligner.errors import CheckpointError
-from aligner.generate.hf import Dtype
+from aligner.generate.hf import Dtype, Quantize
 from aligner.runs import ancestor_of_file, merge_lineage
 from aligner.triplets import read_triplets
 from aligner.types import Sampling, Triplet
@@ -32,6 +32,8 @@ class CalibrateConfig(Config):
     """cpu, cuda, …; left out: the accelerator where there is one."""
     dtype: Dtype = "auto"
     """Arithmetic; auto keeps what the checkpoint was saved in."""
+    quantize: Quantize = "none"
+    """Keep the weights in 8 or 4 bits; the gate is then for correctors that are loaded so."""
 
 
 def run(config: CalibrateConfig) -> GateCalibration:
@@ -48,7 +50,9 @@ def run(config: CalibrateConfig) -> GateCalibration:
                               "from the Hub first")  # fmt: skip
     source = expand(config.input, "input")
     triplets = list(read_triplets(source))
-    with Aligner.from_pretrained(place, device=config.device, dtype=config.dtype, max_rows=config.max_rows) as aligner:
+    with Aligner.from_pretrained(
+        place, device=config.device, dtype=config.dtype, max_rows=config.max_rows, quantize=config.quantize
+    ) as aligner:
         found = aligner.calibrate(triplets)
         lineage = merge_lineage(aligner.card.lineage, [ancestor_of_file("data", source)])
         replace(aligner.card, lineage=lineage).save(place)
@@ -64,7 +68,7 @@ def calibration(aligner: Aligner, triplets: Iterable[Triplet]) -> GateCalibratio
     kept = list(triplets)
     # Greedy, whatever the corrector is set to: what it changes by chance is no property of an answer.
     done = aligner.correct_each(((t.question, t.answer, Sampling()) for t in kept), NEVER)
-    return calibrate_scores(
+    found = calibrate_scores(
         HeldOutScore(
             score=correction.gate.score,
             needed=triplet.correction != triplet.answer,
@@ -73,3 +77,4 @@ def calibration(aligner: Aligner, triplets: Iterable[Triplet]) -> GateCalibratio
         for triplet, correction in zip(kept, done, strict=True)
         if correction.gate is not None
     )
+    return replace(found, quantize=aligner.quantize)

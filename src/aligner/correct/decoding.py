@@ -123,6 +123,10 @@ class StepLoop:
             self._reader.news = True
             self._wake.notify()
 
+    def knows(self, ids: Sequence[int]) -> bool:
+        """Whether the model has all these ids."""
+        return not ids or 0 <= min(ids) <= max(ids) < self._forward.vocabulary
+
     def submit(
         self, request: Request, on_token: Callable[[int], None] | None = None, reading: Reading | None = None
     ) -> Ticket:
@@ -131,14 +135,15 @@ class StepLoop:
         Of a prompt that was opened (`reading`), only what is not in the cache yet is read.
 
         Raises:
-            ConfigError: an empty prompt, nothing to generate, or an answer with ids that the model does not have.
+            ConfigError: an empty prompt, nothing to generate, or ids that the model does not have.
             GenerationError: the loop is closed.
         """
         if not request.prompt or request.max_new_tokens < 1:
             raise ConfigError("a request needs at least one prompt token and max_new_tokens of at least 1")
-        if request.answer and not 0 <= min(request.answer) <= max(request.answer) < self._forward.vocabulary:
-            raise ConfigError(f"the answer has ids outside the model's vocabulary of {self._forward.vocabulary}; "
-                              "encode it with the corrector's own tokenizer")  # fmt: skip
+        for what, ids in (("prompt", request.prompt), ("answer", request.answer)):
+            if not self.knows(ids):
+                raise ConfigError(f"the {what} has ids outside the model's vocabulary of {self._forward.vocabulary}; "
+                                  "encode it with the corrector's own tokenizer")  # fmt: skip
         ticket = Ticket(request, on_token, reading)
         with self._wake:
             if self._closed:

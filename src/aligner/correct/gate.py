@@ -67,7 +67,8 @@ class GateCalibration:
     """What a corrector's gate was set by.
 
     `thresholds` (nats) holds the modes that there were rows enough for, and `passed` what share of the held-out rows
-    that need no correction each lets through. `strength` is that of the dial, which was at 0.
+    that need no correction each lets through. `strength` is that of the dial, which was at 0. `quantize` is how the
+    weights were kept: in fewer bits they find other things likely.
     """
 
     thresholds: Mapping[GateMode, float]
@@ -75,12 +76,14 @@ class GateCalibration:
     needed: int
     faultless: int
     strength: float = 0.0
+    quantize: str = "none"
 
-    def gate(self, mode: GateMode, strength: float = 0.0) -> Gate | None:
+    def gate(self, mode: GateMode, strength: float = 0.0, quantize: str = "none") -> Gate | None:
         """The gate of a mode; None for "off".
 
         Raises:
-            ConfigError: the mode is none, or the corrector's dial does not stand where it stood at the calibration.
+            ConfigError: the mode is none, the corrector's dial does not stand where it stood at the calibration, or its
+                weights are kept in other bits.
             CheckpointError: there were too few rows for this mode.
         """
         check_mode(mode)
@@ -89,6 +92,10 @@ class GateCalibration:
         if strength != self.strength:
             raise ConfigError(f"gate={mode}: it was calibrated at the dial strength {self.strength:g} and says nothing "
                               f"at {strength:g}; use gate=off there")  # fmt: skip
+        if quantize != self.quantize:
+            raise ConfigError(f"gate={mode}: it was calibrated with quantize={self.quantize} and says nothing of "
+                              f"{quantize}; calibrate again (aligner calibrate --quantize {quantize}), or use "
+                              "gate=off")  # fmt: skip
         if mode not in self.thresholds:
             least = rows_needed(MISS_RATES[mode])
             raise CheckpointError(f"gate={mode}: {self.needed} held-out rows that need a correction are too few, it "
@@ -102,6 +109,7 @@ class GateCalibration:
             "needed": self.needed,
             "faultless": self.faultless,
             "strength": self.strength,
+            "quantize": self.quantize,
         }
 
     @classmethod
@@ -119,17 +127,20 @@ class GateCalibration:
                 needed=int(values["needed"]),
                 faultless=int(values["faultless"]),
                 strength=_finite(values["strength"]),
+                quantize=str(values.get("quantize", "none")),
             )  # fmt: skip
         except (TypeError, KeyError, ValueError):
             raise CheckpointError(f"{where}: 'gate' is no calibration of a gate; calibrate again (aligner "
                                   "calibrate)") from None  # fmt: skip
 
 
-def gate_of(calibration: GateCalibration | None, mode: GateMode, where: str, strength: float = 0.0) -> Gate | None:
+def gate_of(
+    calibration: GateCalibration | None, mode: GateMode, where: str, strength: float = 0.0, quantize: str = "none"
+) -> Gate | None:
     """The gate of a mode by a corrector's calibration; "off" needs none.
 
     Raises:
-        ConfigError: the mode is none, or the dial's strength is not that of the calibration.
+        ConfigError: the mode is none, or the dial's strength or the weights' bits are not those of the calibration.
         CheckpointError: the corrector was not calibrated, or with too few rows for this mode; names `where` it lies.
     """
     check_mode(mode)
@@ -139,7 +150,7 @@ def gate_of(calibration: GateCalibration | None, mode: GateMode, where: str, str
         raise CheckpointError(f"{where}: gate={mode}, and this corrector's gate was never calibrated; do it with "
                               "`aligner calibrate`, or use gate=off")  # fmt: skip
     try:
-        return calibration.gate(mode, strength)
+        return calibration.gate(mode, strength, quantize)
     except CheckpointError as e:
         raise CheckpointError(f"{where}: {e}") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aligner.correct.gate import Gate
-from aligner.correct.guards import ResponseFormat
+from aligner.correct.guards import ResponseFormat, is_json
 from aligner.correct.ticket import Request
 from aligner.prompts import EncodedPrompt
 from aligner.types import Chat
@@ -23,3 +23,11 @@ class Job:
     gate: Gate | None = None
     error: str | None = None
     wanted: ResponseFormat | None = None
+    tight: bool = False
+    """There is less room than a copy takes."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing may be shown before all of it is written: what breaks it at the end could not be taken
+        back."""
+        return self.wanted is not None or self.tight or is_json(self.answer)

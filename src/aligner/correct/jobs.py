@@ -54,16 +54,20 @@ class Jobs:
         room = max(self.context - likely - 1, 1)
         prompt = self.prompt.encode(self.codec, chat, answer + behind, max_tokens=room, prefix=prefix)
         room = self.context - len(prompt.ids)
-        request = None
+        request, tight = None, False
+        if not self.loop.knows((*prompt.ids, *copy)):
+            raise PromptError("the tokenizer gives ids that the model has no embedding of; use the tokenizer that the "
+                              "corrector was trained with")  # fmt: skip
         if room > 0:  # a correction may be shorter than the answer; one that is not is caught as cut
             # Twice the answer is generous for a correction and stops one that runs in circles.
             most = sampling.max_new_tokens or 2 * likely + 256
+            tight = room < min(len(copy), most)
             request = Request(
                 prompt=prompt.ids, max_new_tokens=min(room, most), stop_ids=self.stop_ids, sampling=sampling,
                 answer=tuple(copy) if self.speculate or gate is not None else (),
                 passes=gate.passes if gate is not None else None,
             )  # fmt: skip
-        return Job(chat=chat, answer=answer, prompt=prompt, request=request, gate=gate)
+        return Job(chat=chat, answer=answer, prompt=prompt, request=request, gate=gate, tight=tight)
 
     def corrections(self, jobs: Iterable[Job]) -> Iterator[Correction]:
         """Corrections in the order of the jobs, of which only a window is in memory; leaving early cancels the rest."""
@@ -85,7 +89,7 @@ class Jobs:
         if job.error is not None:
             return self._kept(job, Completion(text="", finish_reason="error", error=job.error), "error")
         if ticket is None:
-            error = f"question and answer have {len(job.prompt.ids)} tokens; this corrector takes {self.context}"
+            error = outcome.no_room(len(job.prompt.ids), self.context)
             return self._kept(job, Completion(text="", finish_reason="error", error=error), "too_long")
         try:
             decoded = self.loop.wait(ticket)
@@ -102,6 +106,9 @@ class Jobs:
         )
         usage = Usage(prompt_tokens=len(job.prompt.ids), completion_tokens=len(decoded.ids))
         completion = Completion(text=text, finish_reason=decoded.finish_reason, usage=usage)
+        if job.tight and decoded.finish_reason == "length":
+            error = outcome.no_room(len(job.prompt.ids), self.context)
+            return replace(self._kept(job, replace(completion, error=error), "too_long"), gate=gate)
         correction = outcome.finished(
             job.chat, job.answer, job.prompt, completion, wanted=job.wanted, policy=self.guards, passed=decoded.passed
         )

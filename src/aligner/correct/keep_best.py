@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aligner.correct.aligner import Aligner, Question
-from aligner.errors import ConfigError
+from aligner.errors import ConfigError, GenerationError, OutOfMemoryError
 from aligner.generate.collect import run_sync
 from aligner.generate.hf import Dtype
 from aligner.generate.named import make_named
@@ -28,8 +28,8 @@ class KeepBest:
 
     A Scorer ranks by the mean of its dimensions. A Judge compares each candidate with the best so far, the answer
     first: more dimensions won than lost replace it. On a tie the answer stays, or else the earlier candidate. The
-    answer also stays where nothing can be said: a candidate without all its scores or verdicts is out, and an answer
-    without its scores wins.
+    answer also stays where nothing can be said: a candidate without all its scores or verdicts is out, an answer
+    without its scores wins, and so does one whose ranker fails.
 
     Candidates that are copies, that a guard threw away, or that are equal to another cost the ranker nothing.
 
@@ -108,7 +108,7 @@ class KeepBest:
         done = await self.acorrect(question, answer, sampling, response_format=response_format)
         yield Delta(text=done.text)
         yield Delta(text="", finish_reason=done.completion.finish_reason, usage=done.completion.usage,
-                    kept_because=done.kept_because, gate=done.gate)  # fmt: skip
+                    kept_because=done.kept_because, flags=done.flags, gate=done.gate)  # fmt: skip
 
     async def best(self, candidates: Sequence[Correction]) -> Correction:
         """The best of several corrections of one answer; usage adds up what all of them took."""
@@ -118,13 +118,18 @@ class KeepBest:
         for candidate in candidates:
             if not candidate.is_copy:
                 new.setdefault(candidate.text, candidate)
-        if not new:
-            chosen = first
-        elif isinstance(self.ranker, Scorer):
-            chosen = await self._by_scores(first, list(new.values()), self.ranker)
-        else:
-            chosen = await self._by_verdicts(first, list(new.values()), self.ranker)
+        chosen = first
+        if new:
+            try:
+                chosen = await self._ranked(first, list(new.values()))
+            except (GenerationError, OutOfMemoryError):  # one answer that cannot be ranked must not cost the others
+                chosen = _original(next(iter(new.values())), "unscored")
         return replace(chosen, completion=replace(chosen.completion, usage=usage))
+
+    async def _ranked(self, first: Correction, new: Sequence[Correction]) -> Correction:
+        if isinstance(self.ranker, Scorer):
+            return await self._by_scores(first, new, self.ranker)
+        return await self._by_verdicts(first, new, self.ranker)
 
     async def _by_scores(self, first: Correction, new: Sequence[Correction], scorer: Scorer) -> Correction:
         scores = await scorer.score(first.question, [first.answer, *(c.text for c in new)])

@@ -20,13 +20,13 @@ class OpenRow:
     def open(self, ids: tuple[int, ...] | None) -> None:
         """Begin to read these ids, in place of what was read before; none give it up."""
         self.close()
-        self.reading = self._loop.start().open(ids) if ids else None
+        self.reading = self._loop.start().open(ids) if ids and self._loop.knows(ids) else None
 
     def read(self, ids: tuple[int, ...] | None) -> None:
         """More is known, if a row is open; None gives it up."""
         if self.reading is None:
             return
-        if ids is None:
+        if ids is None or not self._loop.knows(ids):
             self.close()
         else:
             self._loop.read(self.reading, ids)

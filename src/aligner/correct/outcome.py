@@ -41,8 +41,9 @@ def finished(
         if reason is not None:
             return kept(chat, answer, prompt, completion, reason)
         seen = reported(
-            question=question, answer=answer, correction=text, wanted=wanted, policy=policy or GuardPolicy()
-        )
+            question=question, answer=answer, correction=text, finish_reason=completion.finish_reason, wanted=wanted,
+            policy=policy or GuardPolicy(),
+        )  # fmt: skip
     return Correction(
         question=chat, answer=answer, text=completion.text, completion=completion, flags=(*_flags(prompt), *seen)
     )
@@ -53,6 +54,11 @@ def kept(chat: Chat, answer: str, prompt: EncodedPrompt, completion: Completion,
     return Correction(
         question=chat, answer=answer, text=answer, completion=completion, kept_because=reason, flags=_flags(prompt)
     )
+
+
+def no_room(tokens: int, context: int) -> str:
+    """What is wrong with a prompt of so many tokens that leaves too little for a correction."""
+    return f"question and answer have {tokens} tokens; this corrector takes {context}, the correction included"
 
 
 def trimmed(form: PromptFormat, answer: str, text: str) -> str:

@@ -3,7 +3,7 @@ takes all rows on, by one token and those of their drafts that the model would h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 
 import torch
@@ -39,6 +39,8 @@ class Passes:
     def prefill(self, joiners: list[Row]) -> None:
         """Read the prompts of rows that join, with their answers as drafts; new rows take slots behind all others."""
         began = perf_counter()
+        if not joiners[0].ahead:
+            joiners = sorted(joiners, key=lambda row: row.ticket.request.prompt)  # those that share lie side by side
         prompts = [row.ticket.request.prompt for row in joiners]
         rows = len(joiners) + len(self._slots.rows)
         for row in joiners:
@@ -50,10 +52,14 @@ class Passes:
                     most = min(most, _SOON)
                 row.rates = self.pace.rates()
                 row.draft = row.rates.best(row.drafter.drafts(most if asked else self.pace.first(most, rows)))
-        if not joiners[0].ahead:  # what was read ahead stands in its own slot already
-            shared = self._share(prompts) if self._sharing else 0
-            for row in joiners:
-                row.length = shared
+        shared = 0
+        if joiners[0].ahead:  # what was read ahead stands in its own slot already
+            for row, prompt in zip(joiners, prompts, strict=True):
+                row.length = min(row.length, len(prompt) - 1)  # a pass that failed may have left it at the end
+        else:
+            lengths, shared = self._share(prompts) if self._sharing else ([0] * len(joiners), 0)
+            for row, length in zip(joiners, lengths, strict=True):
+                row.length = length
         starts = [row.length for row in joiners]
         read = [(*prompt[row.length :], *row.draft.tokens) for row, prompt in zip(joiners, prompts, strict=True)]
         tokens = self._padded(read)
@@ -65,7 +71,7 @@ class Passes:
                 row.generator = row_generator(row.ticket.request.sampling.seed, prompt, logits.device)
         self._pass(joiners, logits)
         self._accept(joiners, logits)
-        self.pace.took(tokens.numel(), perf_counter() - began)
+        self.pace.took(tokens.numel() + shared, perf_counter() - began)
         if not joiners[0].ahead:
             self._slots.rows.extend(joiners)
 
@@ -103,13 +109,32 @@ class Passes:
             [[*ids, *[ids[-1]] * (width - len(ids))] for ids in read], device=self._forward.model.device
         )
 
-    def _share(self, prompts: Sequence[tuple[int, ...]]) -> int:
-        """Put what all joining prompts begin with into their slots, read once or not at all; returns how much that is.
+    def _share(self, prompts: Sequence[tuple[int, ...]]) -> tuple[list[int], int]:
+        """Put what joining prompts begin with into their slots, read once or not at all; returns how much of each that
+        is, and how many tokens were read for it.
 
-        Many answers to one question have all of it in common, and any two prompts their instruction.
+        Any two prompts have their instruction in common; many answers to one question, and many corrections of one
+        answer, have more. `prompts` are sorted.
         """
         first, count = len(self._slots), len(prompts)
-        alike = prompts[0][: min(common(min(prompts), max(prompts)), min(map(len, prompts)) - 1)]
+        shared, read = self._share_all(prompts)
+        lengths = [shared] * count
+        for place, size, alike in _runs(prompts, shared):
+            more = len(alike) - shared
+            if (size - 1) * more <= self.pace.fixed:  # a pass of its own does not pay
+                continue
+            slot = first + place
+            self._forward(self._padded([alike[shared:]]), [shared], [(more - 1, 1)], slot)
+            self._forward.share(slot, slot, size, len(alike))
+            lengths[place : place + size] = [len(alike)] * size
+            self.shared_tokens += more * (size - 1)
+            read += more
+        return lengths, read
+
+    def _share_all(self, prompts: Sequence[tuple[int, ...]]) -> tuple[int, int]:
+        """The same for what all of them begin with, which may be in the cache already."""
+        first, count = len(self._slots), len(prompts)
+        alike = prompts[0][: min(common(prompts[0], prompts[-1]), min(map(len, prompts)) - 1)]
         # In the order of the slots: open rows hold what was read, which may differ from what is wanted by now.
         held = [reading.read for reading in self._slots.open]
         held += [row.ticket.request.prompt[: row.length] for row in self._slots.rows]
@@ -119,12 +144,12 @@ class Passes:
         if (count - 1) * len(alike) - self.pace.fixed > count * length:  # a pass of its own pays
             source, length = first, len(alike)
         if length < _SHARED:
-            return 0
+            return 0, 0
         if source == first:
             self._forward(self._padded([alike]), [0], [(length - 1, 1)], first)
         self._forward.share(source, first, count, length)
         self.shared_tokens += length * (count - (source == first))
-        return length
+        return length, length if source == first else 0
 
     def _pass(self, joiners: Sequence[Row], logits: Float[Tensor, "wanted vocab"]) -> None:
         """End the rows whose answers may stand as they are, by how likely their copies are."""
@@ -171,3 +196,16 @@ class Passes:
             row.length += min(right, len(row.draft.tokens))
             place += 1 + len(row.draft.tokens)
             row.draft = NO_DRAFT
+
+
+def _runs(prompts: Sequence[tuple[int, ...]], shared: int) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+    """(place of the first, how many, what they begin with) of the runs of sorted prompts that have clearly more in
+    common than all of them have. The last id of a prompt is always read, for its logits."""
+    start = 0
+    for place in range(1, len(prompts) + 1):
+        if place < len(prompts) and common(prompts[start], prompts[place]) >= shared + _SHARED:
+            continue
+        if place - start > 1:
+            run = prompts[start:place]
+            yield start, len(run), run[0][: min(common(run[0], run[-1]), min(map(len, run)) - 1)]
+        start = place

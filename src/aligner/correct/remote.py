@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from aligner.correct import outcome
 from aligner.correct.aligner import Question
 from aligner.correct.card import AlignerCard, checkpoint_place, load_card
-from aligner.correct.guards import GuardPolicy, ResponseFormat
+from aligner.correct.guards import GuardPolicy, ResponseFormat, is_json
 from aligner.errors import ConfigError, PromptError
 from aligner.generate.chat_api import failed, usage_of
 from aligner.generate.collect import run_sync
@@ -21,7 +21,7 @@ from aligner.generate.hf import load_tokenizer, model_context
 from aligner.generate.openai import OpenAIGenerator, failures
 from aligner.prompts import EncodedPrompt, question_text
 from aligner.tokens import TextCodec
-from aligner.types import Chat, Completion, Correction, Delta, FinishReason, Sampling, Usage, as_chat
+from aligner.types import Chat, Completion, Correction, Delta, FinishReason, Sampling, as_chat
 
 Sends = Literal["ids", "text"]
 
@@ -33,6 +33,7 @@ class _Job:
     prompt: EncodedPrompt
     body: dict[str, Any] | None  # None: it does not fit, or cannot be encoded
     error: str | None = None
+    tight: bool = False  # there is less room than a copy takes
 
 
 class RemoteAligner:
@@ -129,6 +130,9 @@ class RemoteAligner:
             text=outcome.trimmed(self.card.prompt, answer, text), finish_reason=_reason(reason),
             usage=usage_of(value.get("usage")),
         )  # fmt: skip
+        if job.tight and completion.finish_reason == "length":
+            error = outcome.no_room(len(job.prompt.ids), self.context)
+            return outcome.kept(job.chat, job.answer, job.prompt, replace(completion, error=error), "too_long")
         return outcome.finished(job.chat, job.answer, job.prompt, completion, wanted=wanted, policy=self.guards)
 
     async def stream(
@@ -146,10 +150,10 @@ class RemoteAligner:
         """
         wanted = ResponseFormat.parse(response_format)
         job = self._job(question, answer, sampling)
-        if job.body is None:
-            kept = self._kept(job)
+        if job.body is None or job.tight or wanted is not None or is_json(answer):  # as Aligner.stream does
+            kept = await self.acorrect(question, answer, sampling, response_format=response_format)
             yield Delta(text=kept.text)
-            yield Delta(text="", finish_reason="error", usage=Usage(), kept_because=kept.kept_because)
+            yield _last(kept)
             return
         texts: list[str] = []
         reason: str | None = None
@@ -186,8 +190,7 @@ class RemoteAligner:
         done = outcome.finished(job.chat, job.answer, job.prompt, whole, wanted=wanted, policy=self.guards)
         if done.kept_because is not None and not texts:
             yield Delta(text=done.text)
-        yield Delta(text="", finish_reason=done.completion.finish_reason, usage=done.completion.usage,
-                    kept_because=done.kept_because)  # fmt: skip
+        yield _last(done)
 
     def correct_batch(
         self, pairs: Iterable[tuple[Question, str]], sampling: Sampling | None = None
@@ -233,9 +236,10 @@ class RemoteAligner:
         room = self.context - len(prompt.ids)
         if room < 1:
             return _Job(chat=chat, answer=answer, prompt=prompt, body=None)
+        most = sampling.max_new_tokens or 2 * likely + 256
         body: dict[str, Any] = {
             "prompt": sent,
-            "max_tokens": min(room, sampling.max_new_tokens or 2 * likely + 256),
+            "max_tokens": min(room, most),
             "temperature": sampling.temperature,
             "stop_token_ids": self._stop_ids,
         }
@@ -244,7 +248,7 @@ class RemoteAligner:
             body |= {"top_k": sampling.top_k} if sampling.top_k else {}
         if self.sends == "text" and form.name == "chat":
             body["add_special_tokens"] = False  # the format has its own
-        return _Job(chat=chat, answer=answer, prompt=prompt, body=body)
+        return _Job(chat=chat, answer=answer, prompt=prompt, body=body, tight=room < min(likely + 1, most))
 
     def _text(self, chat: Chat, answer: str) -> str:
         question = question_text(chat)
@@ -257,7 +261,7 @@ class RemoteAligner:
     def _kept(self, job: _Job) -> Correction:
         if job.error is not None:
             return self._failed(job, job.error)
-        error = f"question and answer have {len(job.prompt.ids)} tokens; this corrector takes {self.context}"
+        error = outcome.no_room(len(job.prompt.ids), self.context)
         return outcome.kept(job.chat, job.answer, job.prompt, failed(error), "too_long")
 
     def _failed(self, job: _Job, error: str) -> Correction:
@@ -276,6 +280,12 @@ class RemoteAligner:
             raise ConfigError(f"{self._api.url}: serves {len(names)} models ({', '.join(names[:10])}); name the "
                               "corrector with --served-aligner")  # fmt: skip
         return names[0]
+
+
+def _last(done: Correction) -> Delta:
+    """What ends a stream."""
+    return Delta(text="", finish_reason=done.completion.finish_reason, usage=done.completion.usage,
+                 kept_because=done.kept_because, flags=done.flags)  # fmt: skip
 
 
 def _reason(reason: str | None) -> FinishReason:

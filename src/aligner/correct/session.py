@@ -15,7 +15,7 @@ from aligner.correct.ticket import Ticket
 from aligner.errors import PromptError
 from aligner.prompts import PromptFormat
 from aligner.tokens import IncrementalText, TextCodec
-from aligner.types import Chat, Correction, Delta, Usage
+from aligner.types import Chat, Correction, Delta
 
 # New text is worth encoding the whole answer again when it is so many characters long, and such a share of what was
 # encoded before: then all of that costs a small multiple of encoding the answer once.
@@ -88,7 +88,8 @@ class Session:
 
         A gate decides before the first piece. What was shown cannot be taken back: a foreign script stops the stream
         before it is shown, and what was shown before it stays; a guard that fires at the end is named in the last
-        delta's `kept_because`. An answer that does not fit is handed through as it is.
+        delta's `kept_because`. An answer that does not fit is handed through as it is. What must stay JSON, or might
+        not fit, comes in one piece.
         """
         job = self._job(self.text if answer is None else answer)
         ticket: Ticket | None = None
@@ -96,7 +97,7 @@ class Session:
             if job.request is None:
                 kept = self._settle(job, None)
                 yield Delta(text=kept.text)
-                yield Delta(text="", finish_reason="error", usage=Usage(), kept_because=kept.kept_because)
+                yield _last(kept)
                 return
             running = asyncio.get_running_loop()
             tokens: asyncio.Queue[int | None] = asyncio.Queue()
@@ -104,6 +105,12 @@ class Session:
                 job.request, lambda token: _call(running, tokens.put_nowait, token), self._row.reading
             )
             ticket.future.add_done_callback(lambda _: _call(running, tokens.put_nowait, None))
+            if job.whole:
+                await ticket.ended()
+                done = self._settle(job, ticket)
+                yield Delta(text=done.text)
+                yield _last(done)
+                return
             pieces, watch = IncrementalText(self._codec), outcome.ScriptWatch(job.chat, job.answer, self._guards)
             shown = ended = False
             while not ended:
@@ -126,13 +133,7 @@ class Session:
             done = self._settle(job, ticket)
             if not shown and (done.kept_because is not None or done.is_copy):
                 yield Delta(text=done.text)
-            yield Delta(
-                text="",
-                finish_reason=done.completion.finish_reason,
-                usage=done.completion.usage,
-                kept_because=done.kept_because,
-                gate=done.gate,
-            )
+            yield _last(done)
         finally:
             if ticket is not None:
                 ticket.cancel()
@@ -149,6 +150,12 @@ class Session:
         except PromptError:
             return None
         return ids if len(ids) < self._context else None
+
+
+def _last(done: Correction) -> Delta:
+    """What ends a stream."""
+    return Delta(text="", finish_reason=done.completion.finish_reason, usage=done.completion.usage,
+                 kept_because=done.kept_because, flags=done.flags, gate=done.gate)  # fmt: skip
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Any, value: Any) -> None:

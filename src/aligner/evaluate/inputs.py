@@ -126,7 +126,7 @@ def check_checkpoints(config: EvalConfig, live: Collection[str]) -> None:
         load_tokenizer(name)
         model_context(name)
     for spec in correctors:
-        _check_card(spec)
+        _check_card(spec, config.quantize)
 
 
 def corrector_place(spec: CorrectorSpec) -> str:
@@ -162,14 +162,15 @@ def record_inputs(run_dir: RunDir, record: dict[str, Any]) -> None:
     write_atomic(path, text)
 
 
-def _check_card(spec: CorrectorSpec) -> None:
+def _check_card(spec: CorrectorSpec, quantize: str) -> None:
     from aligner.correct.card import FILE_NAME as CARD
     from aligner.correct.card import AlignerCard
     from aligner.correct.gate import gate_of
 
     card = AlignerCard.load(corrector_place(spec))
     _check_unit(spec, "answer" if card is None else card.prompt.unit)
-    gate_of(card.gate if card is not None and spec.prompt is None else None, spec.gate, str(spec.aligner))
+    calibration = card.gate if card is not None and spec.prompt is None else None
+    gate_of(calibration, spec.gate, str(spec.aligner), quantize=quantize)
     if card is None and spec.prompt is None:
         raise CheckpointError(
             f"{spec.aligner}: no {CARD}, so the prompt it was trained with is not known; name it in the corrector's "

@@ -35,7 +35,7 @@ def load_causal_lm(
     from transformers import AutoModelForCausalLM
 
     place = device or default_device()
-    options = {} if quantize == "none" else {**_quantized(quantize), "device_map": {"": place}}
+    options = {} if quantize == "none" else {**_quantized(quantize, place, dtype), "device_map": {"": place}}
     tokenizer = load_tokenizer(name)
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -55,15 +55,19 @@ def load_causal_lm(
         raise ConfigError(f"the device '{device}' cannot be used ({_first_line(e)}); give cpu, cuda or cuda:N") from e
 
 
-def _quantized(quantize: Quantize) -> dict[str, Any]:
+def _quantized(quantize: Quantize, place: str, dtype: Dtype) -> dict[str, Any]:
     if find_spec("bitsandbytes") is None:
         raise ConfigError(f"quantize is {quantize}, and bitsandbytes is missing; pip install 'aligner[quant]'")
     from transformers import BitsAndBytesConfig
 
     if quantize == "int8":
         return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    # Without a word of it 4-bit layers compute in float32, also between layers of half the bits.
+    if dtype == "auto":
+        dtype = "float32" if place.startswith("cpu") else "bfloat16"
     return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
-                                                      bnb_4bit_use_double_quant=True)}  # fmt: skip
+                                                      bnb_4bit_use_double_quant=True,
+                                                      bnb_4bit_compute_dtype=getattr(torch, dtype))}  # fmt: skip
 
 
 def load_tokenizer(name: str | Path) -> Any:

@@ -1,4 +1,4 @@
-"""Small requests that are none of the suite's tasks, with answers, right and wrong: what correctors are to leave alone."""
+"""Small requests that are none of the suite's tasks, with right and wrong answers: correctors leave them alone."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from aligner.correct.guards.collapse import collapses
 from aligner.correct.guards.endings import is_cut, is_emptied
 from aligner.correct.guards.facts import changes_numbers, changes_urls
 from aligner.correct.guards.fences import leaves_fence_open, loses_code_fence
-from aligner.correct.guards.formats import ResponseFormat, breaks_format
+from aligner.correct.guards.formats import ResponseFormat, breaks_format, is_json
 from aligner.correct.guards.language import changes_language, language_of
 from aligner.correct.guards.latex import loses_latex
 from aligner.correct.guards.policy import GuardPolicy
@@ -29,6 +29,7 @@ __all__ = [
     "collapses",
     "is_cut",
     "is_emptied",
+    "is_json",
     "language_of",
     "leaked_scripts",
     "leaks_script",

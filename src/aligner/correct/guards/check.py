@@ -74,11 +74,12 @@ def reported(
     question: str,
     answer: str,
     correction: str,
+    finish_reason: FinishReason = "stop",
     wanted: ResponseFormat | None = None,
     policy: GuardPolicy = _POLICY,
 ) -> tuple[GuardName, ...]:
     """Guards that fire on a correction that is shown all the same: the policy only reports them."""
-    it = Corrected(question=question, answer=answer, correction=correction, wanted=wanted)
+    it = Corrected(question=question, answer=answer, correction=correction, finish_reason=finish_reason, wanted=wanted)
     return tuple(_fired(it, policy, "report"))
 
 

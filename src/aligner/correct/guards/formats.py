@@ -66,11 +66,13 @@ def breaks_format(answer: str, correction: str, wanted: ResponseFormat | None = 
         return not wanted.accepts(correction)
     if isinstance(_json(answer), dict | list):
         return not isinstance(_json(correction), dict | list)
-    block = _FENCED.match(answer)
-    if block is None or not isinstance(_json(block[1]), dict | list):
-        return False
-    other = _FENCED.match(correction)
-    return not isinstance(_json(other[1] if other is not None else correction), dict | list)
+    return is_json(answer) and not is_json(correction)
+
+
+def is_json(text: str) -> bool:
+    """Whether a text is an object or a list in JSON, bare or as one fenced block, and nothing else."""
+    block = _FENCED.match(text)
+    return isinstance(_json(text if block is None else block[1]), dict | list)
 
 
 def _json(text: str) -> Any:
