@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import Counter
 from random import Random
 
@@ -14,6 +15,7 @@ from aligner.generate.collect import collect
 from aligner.pocket.claims import Claim, Language
 from aligner.pocket.faults import FAULTS, text_of
 from aligner.pocket.grammar import Phrases, sentences
+from aligner.pocket.requests import small_request
 from aligner.pocket.suite import (
     OTHER_REQUESTS,
     OTHERS_LATER,
@@ -27,7 +29,7 @@ from aligner.pocket.suite import (
 from aligner.pocket.tasks import DIMENSIONS, TASKS, Question, Tasks, with_earlier_turn
 from aligner.pocket.text import world_rows
 from aligner.pocket.upstreams import Answerer, ScriptedUpstream, profiles
-from aligner.pocket.world import World
+from aligner.pocket.world import World, words
 from aligner.types import Message, as_chat
 from tests.pocket import drawn, oracle, splits_of
 
@@ -332,3 +334,34 @@ def test_the_best_template_repairs_hardly_anything(task) -> None:
         best = max(alike[:100], key=lambda t: sum(good(t, q) for q in alike))
         repaired += sum(good(best, q) for q in asked if form(q) == shape)
     assert repaired <= 0.1 * len(asked), f"{repaired} of {len(asked)}"
+
+
+def test_small_requests_are_of_every_kind_and_half_of_their_answers_are_right() -> None:
+    """Read back from the text: what is asked, and whether the answer has it."""
+    tasks, right, counted = oracle().tasks, 0, 0
+
+    def drawn_rows(random: Random) -> list[dict[str, str]]:
+        return [small_request(tasks.world, lambda: "Something else.", random) for _ in range(2_000)]
+
+    rows, ways = drawn_rows(Random(3)), words("requests")
+    assert rows == drawn_rows(Random(3))
+    kinds = [_kind(ways, row["prompt"]) for row in rows]
+    assert set(kinds) == set(ways)
+    for kind, row in zip(kinds, rows, strict=True):
+        asked, said = re.findall(r"\d+", row["prompt"]), re.findall(r"\d+|even|odd", row["completion"])
+        if kind == "even":
+            right += ("odd" if int(asked[0]) % 2 else "even") in said
+        elif kind == "larger":
+            right += str(max(map(int, asked))) in said
+        counted += kind in ("even", "larger")
+    # Half of the others name something wrong, which is right by chance at times.
+    assert right / counted == pytest.approx(0.55, abs=0.08)
+    assert sum(row["completion"] == "Something else." for row in rows) / len(rows) == pytest.approx(0.25, abs=0.04)
+
+
+def _kind(ways: dict, asked: str) -> str:
+    (kind,) = {
+        kind for kind, way in ways.items() for ask in way["ask"]
+        if re.fullmatch(re.sub(r"\\\{[abc]\\\}", ".+", re.escape(ask)), asked)
+    }  # fmt: skip
+    return kind
