@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
+from contextlib import suppress
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aligner.errors import RequestError
 from aligner.serve import sse, wire
 from aligner.serve.chunks import ChunkStream
+from aligner.serve.events import EventStream
 from aligner.types import Usage
 from tests.serving import chat_chunk, chat_reply
 
@@ -66,3 +69,27 @@ def test_no_body_breaks_the_reading(value: Any) -> None:
         response = value if isinstance(value, dict) else {"choices": value, "output": value}
         for answer in wire.answers(kind, body, response):  # type: ignore[arg-type]
             assert answer.head + answer.text == answer.holder[answer.name]
+
+
+EVENTS = ["response.output_text.delta", "response.output_text.done", "response.content_part.done",
+          "response.output_item.done", "response.output_text.annotation.added", "response.completed"]  # fmt: skip
+FIELDS = st.sampled_from(["type", "choices", "delta", "content", "text", "index", "finish_reason", "output_index",
+                          "content_index", "item", "part", "response", "output", "usage", "logprobs"])  # fmt: skip
+LEAVES = SCALARS | st.sampled_from([0, 1, *EVENTS, "message", "output_text", "text", "assistant", "stop", ""])
+VALUES = st.recursive(LEAVES, lambda values: st.lists(values, max_size=3) | st.dictionaries(FIELDS, values))
+
+
+@given(st.lists(st.dictionaries(FIELDS, VALUES), max_size=6), st.sampled_from(["chat", "completions", "responses"]))
+def test_no_event_breaks_a_stream(values: list[Any], kind: Any) -> None:
+    """Whatever an upstream sends is read, written, or an error that the client is told."""
+    stream: Any = EventStream(ASK) if kind == "responses" else ChunkStream(kind, ASK)
+    ready = []
+    with suppress(RequestError):
+        for value in values:
+            step = stream.feed(sse.Event(raw=b"", name="", data=json.dumps(value).encode()))
+            ready += step.ready
+        ready += stream.feed(sse.Event(raw=b"", name="", data=b"[DONE]")).ready
+    for answer in ready:
+        stream.put(answer, "other")
+        assert isinstance(stream.finish(answer, "other", Usage(), None), bytes)
+    assert isinstance(stream.end(), bytes)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Self
 
 from aligner.serve.chunks import Place
-from aligner.types import Opened
+from aligner.types import Opened, OpenedLive
 
 _MOST = 8  # of one request; more choices than these are read when they are whole
 
@@ -22,6 +22,7 @@ class Ahead:
         self._opens = opens
         self._opened: dict[Place, Opened | None] = {}
         self._all: list[Opened] = []
+        self._said: dict[Place, list[str]] = {}
 
     def push(self, place: Place, text: str) -> Opened | None:
         """More text of the answer at a place; returns what was opened for it just now."""
@@ -32,12 +33,16 @@ class Ahead:
             self._all += [opened] if opened is not None else []
         if (found := self._opened[place]) is not None:
             found.push(text)
+            if isinstance(found, OpenedLive):
+                self._said.setdefault(place, []).append(text)
             return found if new else None
         return None
 
-    def take(self, place: Place) -> Opened | None:
-        """What was opened for an answer that is whole now."""
-        return self._opened.pop(place, None)
+    def take(self, place: Place, answer: str) -> Opened | None:
+        """What was opened for an answer that is whole now; None where it would correct another text."""
+        said = self._said.pop(place, None)
+        opened = self._opened.pop(place, None)
+        return opened if said is None or "".join(said) == answer else None
 
     def __enter__(self) -> Self:
         return self

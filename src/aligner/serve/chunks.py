@@ -5,31 +5,30 @@ Everything but that text passes at once: roles, reasoning, tool calls and whatev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from aligner.errors import RequestError
 from aligner.serve import sse, wire
+from aligner.serve.sift import Sifter
 from aligner.serve.wire import Answer, Json
 from aligner.types import Chat, Usage
 
-_OPEN, _CLOSE = "<think>", "</think>"
 _CHOICE = 1000  # bytes that a choice takes before it has a text
+_DESCRIBED = 4 << 20  # bytes of a stream's events whose descriptions of tokens are kept
 Place = tuple[int, int]
 """Where a text stands in a response: which choice or item, and which part of it."""
 
 
 @dataclass(slots=True)
 class _Choice:
-    """What is held of one choice: its text so far, and its last chunk."""
+    """What is held of one choice: its text so far, what describes that text, and its last chunk."""
 
-    thinking: Literal["unknown", "yes", "after", "no"] = "unknown"
-    waiting: str = ""  # text of which it is not certain yet whether it is reasoning
-    texts: list[str] = field(default_factory=list)
+    sifter: Sifter
     last: Json | None = None
-    thought: bool = False  # its reasoning was shown already
     called: bool = False
-    logprobs: bool = False
+    described: Json = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -53,28 +52,45 @@ class ChunkStream:
 
     def __init__(self, kind: wire.Kind, request: Json) -> None:
         self._kind, self._request = kind, request
+        self._name = "content" if kind == "chat" else "text"
+        self._echo = kind == "completions" and bool(request.get("echo"))
         self._choices: dict[int, _Choice] = {}
         self._shape: Json | None = None
         self._tail: list[Json] = []
         self._spent = Usage()
+        self._described = 0
+        self.live: set[Place] = set()
+        """Where corrected text is shown before the answer is whole; whoever shows it says so."""
         self.done = False
+        """Whether the upstream said that nothing comes any more."""
         self.held = 0
         """About how many bytes are kept."""
 
     @property
     def whole(self) -> bool:
         """Whether every choice that began has ended."""
-        return bool(self._choices) and all(choice.last is not None for choice in self._choices.values())
+        return self.done or (bool(self._choices) and all(choice.last is not None for choice in self._choices.values()))
+
+    @property
+    def complete(self) -> bool:
+        """Whether every choice that was asked for has ended, so that nothing is missing if the upstream goes."""
+        return self.whole and (self.done or len(self._choices) >= wire.count(self._kind, self._request))
 
     def feed(self, event: sse.Event) -> Step:
         """What an event leads to.
 
         Raises:
-            RequestError: 502, its data is no JSON.
+            RequestError: 502, its data is no JSON, or it goes on with an answer that had ended.
         """
         step = Step()
+        if self.done:
+            return step
         if event.data.strip() == b"[DONE]":
             self.done = True
+            for index, held in self._choices.items():
+                if held.last is None:  # nothing says why it ended, and nothing is made up
+                    held.last = self._made(index, {} if self._kind == "chat" else "")
+                    self._close(index, held, step)
         elif not event.data:
             step.now.append(event.raw)  # a comment, which keeps connections open
         else:
@@ -93,21 +109,44 @@ class ChunkStream:
         """A chunk with the next piece of a corrected text."""
         return self._chunk(place[0], piece)
 
+    def put(self, answer: Answer, text: str) -> list[str]:
+        """What was shown in an answer's place; returns the names of what described the answer and had to go.
+
+        What describes an answer that stays comes with its last chunk.
+        """
+        held = self._choices[answer.index]
+        if text != answer.text:
+            return list(dict.fromkeys([*held.described, *held.lost]))
+        _merge(_choice(held.last), held.described)
+        return list(dict.fromkeys(held.lost))
+
     def finish(self, answer: Answer, text: str, spent: Usage, extension: Json | None) -> bytes:
-        """The chunk that ends a choice, as the upstream sent it but for its text."""
+        """The chunk that ends a choice, as the upstream sent it but for its text; one that counts tokens waits for the
+        other choices."""
         self._spent += spent
-        choice = self._choices[answer.index]
-        chunk = choice.last or {}
+        chunk = self._choices[answer.index].last or {}
         if extension is not None:
-            chunk["choices"][0]["aligner"] = extension
-        wire.add_usage(chunk.get("usage"), self._spent)
+            _choice(chunk)["aligner"] = extension
+        if isinstance(chunk.get("usage"), dict):
+            self._tail.insert(0, chunk)
+            return b""
         return sse.encode(chunk)
 
     def end(self) -> bytes:
         """What comes after all choices: usage, and the stream's end."""
-        for chunk in self._tail:
-            wire.add_usage(chunk.get("usage"), self._spent)
+        options = self._request.get("stream_options")
+        asked = isinstance(options, dict) and options.get("include_usage")
+        counted = [chunk for chunk in self._tail if isinstance(chunk.get("usage"), dict)]
+        if asked and not counted and self._spent != Usage():
+            counted = [{**(self._shape or {}), "choices": []}]
+            self._tail += counted
+        for chunk in counted:
+            wire.tell_usage(chunk, self._spent)
         return b"".join([*map(sse.encode, self._tail), sse.DONE])
+
+    def error(self, error: RequestError) -> bytes:
+        """The event that tells an error."""
+        return sse.encode(wire.error_body(error))
 
     def _read(self, chunk: Json, event: sse.Event, step: Step) -> None:
         if chunk.get("error"):
@@ -129,101 +168,124 @@ class ChunkStream:
                 last = place == len(choices) - 1
                 # Each choice travels in a chunk of its own; what counts for all of them goes with the last.
                 alone = {k: v for k, v in chunk.items() if k not in ("choices", "usage") or (k == "usage" and last)}
-                self._take({**alone, "choices": [choice]}, choice, step)
+                self._take({**alone, "choices": [choice]}, choice, len(event.data), step)
 
-    def _take(self, chunk: Json, choice: Json, step: Step) -> None:
+    def _take(self, chunk: Json, choice: Json, size: int, step: Step) -> None:
         index = choice.get("index")
         index = index if isinstance(index, int) else 0
         if (held := self._choices.get(index)) is None:
-            held = self._choices[index] = _Choice()
+            held = self._choices[index] = _Choice(Sifter(whole=self._echo))
             self.held += _CHOICE
-        if held.last is not None:
-            step.now.append(sse.encode(chunk))
-            return
         delta = choice.get("delta") if self._kind == "chat" else choice
         delta = delta if isinstance(delta, dict) else {}
-        name = "content" if self._kind == "chat" else "text"
+        text, parts = _parted(delta.get(self._name))
+        if held.last is not None:
+            self._after(chunk, text, step)
+            return
         held.called = held.called or bool(delta.get("tool_calls") or delta.get("function_call"))
-        text = delta.get(name)
-        known = len(held.texts)
-        shown = self._sift(held, text) if isinstance(text, str) else ""
-        self.held += len(text) - len(shown) if isinstance(text, str) else 0
-        if len(held.texts) > known and not held.called:
-            step.heard.append(((index, 0), "".join(held.texts[known:])))
-        if isinstance(text, str) and text:
-            held.logprobs = bool(wire.drop_token_fields(choice)) or held.logprobs
-            delta[name] = shown
-        if choice.get("finish_reason") is not None:
+        ends = bool(choice.get("finish_reason"))  # some servers send an empty one in every chunk
+        shown, heard = held.sifter.push(text) if text else ("", "")
+        self.held += len(text or "") - len(shown)
+        # Text that is shown as it comes has to be shown to its end; any other is read when it is whole.
+        if heard and ((index, 0) in self.live or not (held.called or ends)):
+            step.heard.append(((index, 0), heard))
+        if ends or (text and shown != text):
+            self._describe(held, choice, size)
+        if parts:
+            step.now.append(self._chunk(index, parts))
+        if text is not None:
+            delta[self._name] = shown
+        if ends:
             held.last = chunk
             if shown:
                 step.now.append(self._chunk(index, shown))
-            if self._kind == "chat":
-                delta.pop(name, None)
-            else:
-                delta[name] = ""
-            self._close(index, held, choice, step)
-        elif shown or not text or set(delta) - ({name} if self._kind == "chat" else {name, "index", *_ALWAYS}):
+            if self._kind != "chat":
+                delta[self._name] = ""
+            elif text is not None:
+                del delta[self._name]
+            self._close(index, held, step)
+        elif shown or not text or set(delta) - {self._name, *(_ALWAYS if self._kind == "completions" else ())}:
             step.now.append(sse.encode(chunk))
 
-    def _sift(self, held: _Choice, text: str) -> str:
-        """Keep the answer's own text; returns what is reasoning and may be shown at once."""
-        if held.thinking == "no":
-            held.texts.append(text)
-            return ""
-        held.waiting += text
-        shown = ""
-        if held.thinking == "unknown":
-            begin = held.waiting.lstrip()
-            if begin.startswith(_OPEN):
-                held.thinking, held.thought = "yes", True
-            elif not _OPEN.startswith(begin):
-                held.thinking = "no"
-                held.texts.append(held.waiting)
-                held.waiting = ""
-        if held.thinking == "yes":
-            before, tag, after = held.waiting.partition(_CLOSE)
-            if tag:
-                held.thinking, held.waiting, shown = "after", after, before + tag
-            else:  # the tag itself may come in pieces
-                cut = next((n for n in range(len(_CLOSE) - 1, 0, -1) if before.endswith(_CLOSE[:n])), 0)
-                shown, held.waiting = before[: len(before) - cut], before[len(before) - cut :]
-        if held.thinking == "after":
-            begin = held.waiting.lstrip()
-            shown += held.waiting[: len(held.waiting) - len(begin)]
-            held.waiting = ""
-            if begin:
-                held.thinking = "no"
-                held.texts.append(begin)
-        return shown
+    def _after(self, chunk: Json, text: str | None, step: Step) -> None:
+        """A chunk of a choice that has ended may count tokens or carry what is no text."""
+        if text:
+            raise RequestError("the upstream sent more text of an answer after the chunk that ended it", status=502,
+                               code="upstream_invalid")  # fmt: skip
+        if isinstance(chunk.get("usage"), dict):
+            self._tail.append(chunk)
+            self.held += _CHOICE
+        else:
+            step.now.append(sse.encode(chunk))
 
-    def _close(self, index: int, held: _Choice, choice: Json, step: Step) -> None:
+    def _describe(self, held: _Choice, choice: Json, size: int) -> None:
+        """Take what describes the upstream's tokens out of a chunk whose text is held."""
+        found = {name: choice[name] for name in wire.OF_TOKENS if choice.get(name)}
+        wire.drop_token_fields(choice)
+        if not found:
+            return
+        self._described += size
+        if self._described > _DESCRIBED:  # far more than the text itself
+            held.lost += [*held.described, *found]
+            held.described.clear()
+        elif not held.lost:
+            self.held += size
+            _merge(held.described, found)
+
+    def _close(self, index: int, held: _Choice, step: Step) -> None:
         """A choice is whole: its answer is ready to be corrected, or says why it is not."""
         chat = wire.question(self._kind, self._request, index)
-        if held.thinking == "yes":  # reasoning that was cut off
-            head, text = held.waiting, ""
-        else:
-            text = "".join(held.texts) + held.waiting
-            head, text = wire.strip_echo(self._request, chat, text) if self._kind == "completions" else ("", text)
-            if not head and not held.thought:
-                head, text = wire.split_reasoning(text)
-        if head:
-            step.now.append(self._chunk(index, head))
-        untouched = "content_filter" if choice.get("finish_reason") == "content_filter" else None
+        head, text = held.sifter.rest()
+        if self._echo:
+            echoed, text = wire.strip_echo(self._request, chat, text)
+            head, text = wire.split_reasoning(text)
+            head = echoed + head
+        untouched = "content_filter" if _choice(held.last).get("finish_reason") == "content_filter" else None
         untouched = (
             untouched or ("tool_calls" if held.called else None) or wire.why_not(self._kind, self._request, chat)
         )
+        if head and (index, 0) in self.live:  # it was taken for the answer, and what was shown cannot be taken back
+            head, text, untouched = "", head + text, untouched or "reasoning"
+        if head:
+            step.now.append(self._chunk(index, head))
         if untouched is None and not text.strip():
             untouched = "empty"
-        beside: Json = {"logprobs": held.logprobs} if held.logprobs else {}
-        step.ready.append(Answer(index=index, question=chat, text=text, beside=beside, untouched=untouched))
+        step.ready.append(Answer(index=index, question=chat, text=text, beside={}, untouched=untouched))
 
-    def _chunk(self, index: int, text: str) -> bytes:
-        choice: Mapping[str, Any]
-        if self._kind == "chat":
-            choice = {"index": index, "delta": {"content": text}, "logprobs": None, "finish_reason": None}
-        else:
-            choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None}
-        return sse.encode({**(self._shape or {}), "choices": [choice]})
+    def _chunk(self, index: int, content: Any) -> bytes:
+        return sse.encode(self._made(index, {"content": content} if self._kind == "chat" else content))
+
+    def _made(self, index: int, content: Any) -> Json:
+        name = "delta" if self._kind == "chat" else "text"
+        choice = {"index": index, name: content, "logprobs": None, "finish_reason": None}
+        return {**(self._shape or {}), "choices": [choice]}
 
 
-_ALWAYS = ("logprobs", "finish_reason", "stop_reason", "token_ids", "prompt_token_ids")
+def _choice(chunk: Json | None) -> Json:
+    choice: Json = chunk["choices"][0] if chunk else {}
+    return choice
+
+
+def _parted(content: Any) -> tuple[str | None, list[Any]]:
+    """(text, parts of other kinds) of a chunk's content, a string or a list of parts; no text is None."""
+    if isinstance(content, str):
+        return content, []
+    if not isinstance(content, list):
+        return None, []
+    texts = [part for part in content if wire.is_text(part, "text")]
+    return "".join(part["text"] for part in texts), [part for part in content if not wire.is_text(part, "text")]
+
+
+def _merge(into: Json, more: Json) -> None:
+    """Put lists behind lists of the same name, at any depth."""
+    for name, value in more.items():
+        old = into.get(name)
+        if isinstance(old, list) and isinstance(value, list):
+            old.extend(value)
+        elif isinstance(old, dict) and isinstance(value, dict):
+            _merge(old, value)
+        elif value is not None or name not in into:
+            into[name] = value
+
+
+_ALWAYS = ("index", "logprobs", "finish_reason", "stop_reason", "token_ids", "prompt_token_ids")

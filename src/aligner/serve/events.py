@@ -6,16 +6,53 @@ it known whether a tool was called too.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
+from aligner.errors import RequestError
 from aligner.serve import sse, wire
 from aligner.serve.chunks import Place, Step
+from aligner.serve.sift import Sifter
 from aligner.serve.wire import Answer, Json
 from aligner.types import Chat, Usage
 
+_DELTA, _TEXT_DONE = "response.output_text.delta", "response.output_text.done"
+_NOTE = "response.output_text.annotation.added"
+_PART_DONE, _ITEM_DONE = "response.content_part.done", "response.output_item.done"
 _ENDS = ("response.completed", "response.incomplete")
 _FAILS = ("error", "response.failed")
-_KEPT = ("response.output_text.done", "response.content_part.done", "response.output_item.done")
+_TEXT = 1000  # bytes that a text takes before it has any
+
+
+@dataclass(slots=True)
+class _Text:
+    """What is held of one text: its pieces, its first event and those that end it; then what was shown in its place."""
+
+    sifter: Sifter = field(default_factory=Sifter)
+    first: Json = field(default_factory=dict)
+    pieces: list[str] = field(default_factory=list)
+    ends: list[Json] = field(default_factory=list)
+    logprobs: bool = False
+    shown: str | None = None
+    changed: bool = False
+    extension: Json | None = None
+
+    @property
+    def said(self) -> str:
+        """The whole text, as the upstream's events tell it."""
+        told = next((e["text"] for e in self.ends if isinstance(e.get("text"), str)), None)
+        return "".join(self.pieces) if told is None else told
+
+    def put(self, part: Json) -> Json:
+        """A part that has this text, or an event that tells it, with what was shown in its place."""
+        new = {**part, "text": self.shown}
+        if self.changed:
+            wire.drop_token_fields(new)
+        return new
+
+    def part(self, part: Json) -> Json:
+        new = self.put(part)
+        return new if self.extension is None else {**new, "aligner": self.extension}
 
 
 class EventStream:
@@ -27,12 +64,17 @@ class EventStream:
 
     def __init__(self, request: Json) -> None:
         self._request = request
-        self._held: list[Json] = []
+        self._texts: dict[Place, _Text] = {}
+        self._items: list[Json] = []
         self._last: Json | None = None
-        self._places: dict[int, tuple[int, int]] = {}
+        self._places: dict[int, Place] = {}
+        self._called = False
         self._spent = Usage()
         self._count = 0
-        self._like: dict[Place, Json] = {}
+        self.live: set[Place] = set()
+        """Where corrected text is shown before the answer is whole; whoever shows it says so."""
+        self.done = False
+        """Whether the upstream said that nothing comes any more."""
         self.held = 0
         """About how many bytes are kept."""
 
@@ -41,6 +83,11 @@ class EventStream:
         """Whether the response came to its end."""
         return self._last is not None
 
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing if the upstream goes."""
+        return self.whole
+
     def feed(self, event: sse.Event) -> Step:
         """What an event leads to.
 
@@ -48,34 +95,30 @@ class EventStream:
             RequestError: 502, its data is no JSON.
         """
         step = Step()
-        if not event.data or event.data.strip() == b"[DONE]":
+        if event.data.strip() == b"[DONE]":
+            self.done = True  # clients stop reading there, so it goes behind the answer
+            return step
+        if not event.data:
             step.now.append(event.raw)
             return step
         value = wire.read_reply(event.data, "an event of the upstream")
-        kind = value.get("type") or event.name
+        if event.name and not value.get("type"):
+            value["type"] = event.name
+        kind = str(value.get("type"))
+        response, item = value.get("response"), value.get("item")
+        self._called = self._called or wire.is_call(item)
         if kind in _FAILS:
             step.failed = True
-        if kind in _ENDS and isinstance(value.get("response"), dict):
-            self._last = value
-            self.held += len(event.data)
-            step.ready = wire.answers("responses", self._request, value["response"])
-            self._places = {id(answer): _place(value["response"], answer) for answer in step.ready}
-        elif _is_text(kind, value):
-            output, content, piece = value.get("output_index"), value.get("content_index"), value.get("delta")
-            if (
-                kind == "response.output_text.delta"
-                and isinstance(output, int)
-                and isinstance(content, int)
-                and isinstance(piece, str)
-            ):
-                step.heard.append(((output, content), piece))
-                self.held += len(piece)
-                if (output, content) not in self._like:
-                    self._like[output, content] = value
-                    self.held += len(event.data)
-            elif kind in _KEPT:
-                self._held.append(value)
+        if kind in _ENDS and isinstance(response, dict):
+            if self._last is None:
+                self._last = value
                 self.held += len(event.data)
+                self._close(response, step)
+        elif kind.startswith("response.output_text.") or (kind == _PART_DONE and _is_text(value.get("part"))):
+            self._keep(kind, value, len(event.data), step)
+        elif kind == _ITEM_DONE and isinstance(item, dict) and item.get("type") == "message":
+            self._items.append(value)
+            self.held += len(event.data)
         else:
             step.now.append(self._encoded(value))
         return step
@@ -91,40 +134,114 @@ class EventStream:
     def text(self, place: Place, piece: str) -> bytes:
         """An event with the next piece of a corrected text."""
         output, content = place
-        own = {"type": "response.output_text.delta", "output_index": output, "content_index": content, "delta": piece}
-        value = {**self._like.get(place, {}), **own}
+        own = {"type": _DELTA, "output_index": output, "content_index": content, "delta": piece}
+        first = self._texts[place].first if place in self._texts else {}
+        value = {**first, **own}
         wire.drop_token_fields(value)
         return self._encoded(value)
+
+    def put(self, answer: Answer, text: str) -> list[str]:
+        """Put what was shown in an answer's place; returns the names of what described the answer and had to go."""
+        held = self._texts.setdefault(self.place(answer), _Text())
+        held.shown, held.changed = answer.head + text, text != answer.text
+        gone = answer.put(text)
+        described = [*held.ends, *(e["part"] for e in held.ends if isinstance(e.get("part"), dict)), answer.holder]
+        if held.logprobs and not any(place.get("logprobs") for place in described):
+            gone.append("logprobs")  # they stood in the pieces alone, which are others now
+        if held.changed:
+            gone += [name for place in described for name in wire.OF_TOKENS if place.get(name)]
+            gone += ["annotations" for event in held.ends if event.get("type") == _NOTE]
+        return list(dict.fromkeys(gone))
 
     def finish(self, answer: Answer, text: str, spent: Usage, extension: Json | None) -> bytes:
         """The events that end one text."""
         self._spent += spent
-        output, content = self._places[id(answer)]
-        answer.put(text)
+        held = self._texts[self.place(answer)]
+        held.extension = extension
         if extension is not None:
             answer.beside["aligner"] = extension
         ends: list[bytes] = []
-        for event in self._held:
-            if _at(event, output, content) and event.get("type") == "response.output_text.done":
-                wire.drop_token_fields(event)
-                ends.append(self._encoded({**event, "text": answer.head + text}))
-            elif _at(event, output, content) and event.get("type") == "response.content_part.done":
-                ends.append(self._encoded({**event, "part": answer.holder}))
+        for event in held.ends:
+            kind = event.get("type")
+            if kind == _NOTE and not held.changed:
+                ends.append(self._encoded(event))
+            elif kind == _TEXT_DONE:
+                ends.append(self._encoded(held.put(event)))
+            elif kind == _PART_DONE:
+                ends.append(self._encoded({**event, "part": held.part(event["part"])}))
         return b"".join(ends)
 
     def end(self) -> bytes:
         """What comes after all texts: the items that hold them, and the response's end."""
         last = self._last or {}
-        response: Json = last.get("response") or {}
-        wire.add_usage(response.get("usage"), self._spent)
-        ends: list[bytes] = []
-        for event in self._held:
-            if event.get("type") == "response.output_item.done":
-                place: Any = event.get("output_index")
-                items = response.get("output") or []
-                whole = items[place] if isinstance(place, int) and 0 <= place < len(items) else event.get("item")
-                ends.append(self._encoded({**event, "item": whole}))
-        return b"".join([*ends, self._encoded(last)])
+        if isinstance(response := last.get("response"), dict):
+            wire.tell_usage(response, self._spent)
+        ends = [self._encoded({**event, "item": self._item(event)}) for event in self._items]
+        return b"".join([*ends, self._encoded(last), sse.DONE if self.done else b""])
+
+    def error(self, error: RequestError) -> bytes:
+        """The event that tells an error."""
+        return self._encoded({**wire.error_body(error)["error"], "type": "error", "sequence_number": self._count})
+
+    def _close(self, response: Json, step: Step) -> None:
+        """The response is whole: its answers are ready to be corrected, or say why they are not."""
+        heard = sorted(self._texts)
+        step.ready = wire.answers("responses", self._request, response)
+        if not step.ready:  # some servers leave the end empty
+            said = [{"type": "output_text", "text": self._texts[place].said} for place in heard]
+            items = [{"type": "message", "content": [part]} for part in said]
+            step.ready = wire.answers("responses", self._request, {"output": items})
+        for i, answer in enumerate(step.ready):
+            # The events' own numbers count, as clients know the texts by them.
+            place = heard[i] if len(heard) == len(step.ready) else _place(response, answer)
+            self._places[id(answer)] = place
+            if self._called:
+                answer.untouched = answer.untouched or "tool_calls"
+            shown = self._texts[place].sifter.shown if place in self._texts else ""
+            if place in self.live and answer.head != shown:
+                # It was taken for the answer, and what was shown cannot be taken back.
+                text = answer.head + answer.text
+                answer.head, answer.text = shown, text.removeprefix(shown)
+                answer.untouched = answer.untouched or "reasoning"
+            elif len(answer.head) > len(shown) and answer.head.startswith(shown):
+                step.now.append(self.text(place, answer.head[len(shown) :]))
+
+    def _keep(self, kind: str, value: Json, size: int, step: Step) -> None:
+        """An event that carries the assistant's text, or ends something that does."""
+        output, content = value.get("output_index"), value.get("content_index")
+        if not isinstance(output, int) or not isinstance(content, int) or self._last is not None:
+            return
+        place = (output, content)
+        if (held := self._texts.get(place)) is None:
+            held = self._texts[place] = _Text()
+            self.held += _TEXT
+        if kind != _DELTA:
+            held.ends.append(value)
+            self.held += size
+        elif isinstance(piece := value.get("delta"), str):
+            if not held.first:
+                held.first = value
+                self.held += size
+            held.pieces.append(piece)
+            held.logprobs = held.logprobs or bool(value.get("logprobs"))
+            self.held += 2 * len(piece)  # it is kept here and in the sifter
+            shown, heard = held.sifter.push(piece)
+            if shown:
+                step.now.append(self.text(place, shown))
+            if heard:
+                step.heard.append((place, heard))
+
+    def _item(self, event: Json) -> Json:
+        """The item of an event that ends it, with what was shown in the place of its texts."""
+        item: Json = event["item"]
+        output, parts = event.get("output_index"), item.get("content")
+        shown = {c: text for (o, c), text in self._texts.items() if o == output and text.shown is not None}
+        if isinstance(parts, str) and 0 in shown:
+            return {**item, "content": shown[0].shown}
+        if not isinstance(parts, list):
+            return item
+        new = [shown[i].part(part) if i in shown and _is_text(part) else part for i, part in enumerate(parts)]
+        return {**item, "content": new}
 
     def _encoded(self, value: Json) -> bytes:
         if "sequence_number" in value:
@@ -133,20 +250,10 @@ class EventStream:
         return sse.encode(value, str(value.get("type", "")))
 
 
-def _is_text(kind: str, value: Json) -> bool:
-    """Whether an event carries the assistant's text, or ends something that does."""
-    if kind.startswith("response.output_text."):
-        return True
-    part, item = value.get("part"), value.get("item")
-    if kind == "response.content_part.done":
-        return isinstance(part, dict) and part.get("type") == "output_text"
-    return kind == "response.output_item.done" and isinstance(item, dict) and item.get("type") == "message"
+def _is_text(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "output_text"
 
 
-def _place(response: Json, answer: Answer) -> tuple[int, int]:
+def _place(response: Json, answer: Answer) -> Place:
     parts = response["output"][answer.index]["content"]
     return answer.index, next((i for i, part in enumerate(parts) if part is answer.holder), 0)
-
-
-def _at(event: Json, output: int, content: int) -> bool:
-    return event.get("output_index") == output and event.get("content_index") == content

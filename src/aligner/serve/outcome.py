@@ -30,9 +30,11 @@ class Outcome:
     def spent(self) -> Usage:
         return self.correction.completion.usage if self.correction is not None else Usage()
 
-    def extension(self, options: Options, lost: list[str], upstream: float) -> dict[str, Any] | None:
+    def extension(
+        self, options: Options, lost: list[str], upstream: float, *, told: bool = False
+    ) -> dict[str, Any] | None:
         """The object that is put beside the text; None where there is nothing to say. `upstream` took so many
-        seconds."""
+        seconds; with `told` the reason is said though nobody asked for it."""
         value: dict[str, Any] = {}
         correction = self.correction
         original = correction.answer if correction is not None else self.text
@@ -41,7 +43,7 @@ class Outcome:
         if "diff" in options.returns:
             shown = correction.diff if correction is not None else ()
             value["diff"] = [[edit.op, edit.text] for edit in shown] or ([["equal", original]] if original else [])
-        if "reason" in options.returns or self.late:
+        if "reason" in options.returns or self.late or told:
             value["reason"] = self.reason
         if "gate" in options.returns:
             value["gate"] = _decision(correction.gate) if correction is not None else None

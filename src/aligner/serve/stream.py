@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 
 from aligner.errors import RequestError
 from aligner.generate.collect import closing
-from aligner.serve import sse, wire
+from aligner.serve import sse
 from aligner.serve.ahead import Ahead
 from aligner.serve.asgi import Exchange
 from aligner.serve.asked import Asked
-from aligner.serve.chunks import ChunkStream, Place
+from aligner.serve.chunks import Place
 from aligner.serve.outcome import Outcome
 from aligner.serve.policy import Policy
 from aligner.serve.upstreams import Reply, Upstreams
 from aligner.serve.wire import Answer
 from aligner.types import Opened, OpenedLive
+
+_GRACE = 0.25  # seconds for an upstream that has said its last word to end its reply, so that its connection is kept
 
 
 @dataclass(slots=True)
@@ -62,25 +65,27 @@ class CorrectedStream:
 
     async def send(self, reply: Reply) -> None:
         """Send it to its end; what breaks it is its last event."""
-        failed = False
+        failed, ended = False, 0.0
         with Ahead(self._open) as ahead:
             async with asyncio.TaskGroup() as group:
                 try:
                     async with closing(self._events(reply)) as events:
                         async for event in events:
                             failed = await self._take(event, ahead, group) or failed
+                            if self._shape.done:
+                                break
+                        ended = perf_counter()
+                        await _drained(events)
                 except RequestError as e:
                     self._broken.append(e)
                 for left in self._live.values():  # the upstream broke off: they would wait for ever
                     if left.task is not None:
                         left.task.cancel()
-                self._policy.metrics.upstream_seconds.observe(perf_counter() - self._began)
+                self._policy.metrics.upstream_seconds.observe((ended or perf_counter()) - self._began)
         if not self._broken and not failed and not self._shape.whole:
             self._broken.append(_broke_off())
         if self._broken:
-            value = wire.error_body(self._broken[0])
-            name = "error" if self._asked.kind == "responses" else ""
-            await self._exchange.end(sse.encode({"type": "error", **value["error"]} if name else value, name))
+            await self._exchange.end(self._shape.error(self._broken[0]))
         else:
             await self._exchange.end(b"" if failed else self._shape.end())
 
@@ -102,26 +107,32 @@ class CorrectedStream:
                 showing = _Showing(place, self._policy.live(opened, whole), whole, opened)
                 showing.task = group.create_task(self._shown(showing))
                 self._live[place] = showing
+                self._shape.live.add(place)
         for answer in self._asked.formatted(step.ready):
             place = self._shape.place(answer)
             begun = self._live.pop(place, None)
             if begun is None:
-                pieces = self._policy.stream(answer, self._asked.corrector, ahead.take(place))
+                pieces = self._policy.stream(answer, self._asked.corrector, ahead.take(place, answer.text))
                 begun = _Showing(place, pieces, asyncio.get_running_loop().create_future())
                 group.create_task(self._shown(begun))
             begun.end(answer, perf_counter() - self._began)
         return step.failed
 
     async def _events(self, reply: Reply) -> AsyncIterator[sse.Event]:
-        """The events of a reply; a connection that breaks is an error that can be told in the stream."""
+        """The events of a reply; a connection that breaks is an error that can be told in the stream, unless nothing is
+        missing."""
         try:
             async with closing(sse.events(reply.pieces(), self._upstreams.answer_limit)) as events:
                 async for event in events:
                     yield event
         except TimeoutError:
+            if self._shape.complete:
+                return
             raise RequestError(f"the upstream was silent for {self._upstreams.timeout:g} s; try again", status=504,
                                code="upstream_timeout") from None  # fmt: skip
         except OSError:
+            if self._shape.complete:
+                return
             raise _broke_off() from None
 
     async def _shown(self, showing: _Showing) -> None:
@@ -139,9 +150,20 @@ class CorrectedStream:
                 elif piece:
                     await self._exchange.send(self._shape.text(showing.place, piece))
         answer = await showing.whole
-        lost = wire.drop_token_fields(answer.beside) if isinstance(self._shape, ChunkStream) else []
-        extension = outcome.extension(self._asked.options, lost, showing.seconds)
+        lost = self._shape.put(answer, outcome.text)
+        failed = outcome.reason is not None and outcome.correction is None and answer.untouched is None
+        extension = outcome.extension(
+            self._asked.options, lost, showing.seconds, told=failed or outcome.reason == "too_long"
+        )
         await self._exchange.send(self._shape.finish(answer, outcome.text, outcome.spent, extension))
+
+
+async def _drained(events: AsyncIterator[sse.Event]) -> None:
+    """Read what is left of a reply, for a moment."""
+    with suppress(TimeoutError, RequestError):
+        async with asyncio.timeout(_GRACE):
+            async for _ in events:
+                pass
 
 
 def _broke_off() -> RequestError:

@@ -24,7 +24,7 @@ _OPENED = re.compile(r"\s*<think>.*?(?:</think>\s*|\Z)", re.DOTALL)
 _CLOSED = re.compile(r"(?:(?!<think>).)*?</think>\s*(?:\n\s*|\Z)", re.DOTALL)
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 # What describes the upstream's tokens, and so is wrong once the text is another.
-_OF_TOKENS = ("logprobs", "token_ids", "annotations")
+OF_TOKENS = ("logprobs", "token_ids", "annotations")
 _STRUCTURED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar")
 
 
@@ -59,7 +59,7 @@ def drop_token_fields(*places: Json) -> list[str]:
     """Empty what describes the upstream's tokens; returns the names of what was there."""
     gone: list[str] = []
     for place in places:
-        for name in _OF_TOKENS:
+        for name in OF_TOKENS:
             if place.get(name):
                 place[name] = [] if name == "annotations" else None
                 gone.append(name)
@@ -184,6 +184,31 @@ def add_usage(usage: Any, spent: Usage) -> None:
         }
 
 
+def tell_usage(response: Json, spent: Usage) -> None:
+    """The corrector's tokens, in the upstream's `usage`; where it has none, in an `aligner.usage` of the
+    response's own, because half a `usage` would break clients that read the other half."""
+    if isinstance(usage := response.get("usage"), dict):
+        add_usage(usage, spent)
+    elif spent != Usage():
+        own: Json = {}
+        add_usage(own, spent)
+        response["aligner"] = {"usage": own["aligner"]}
+
+
+def count(kind: Kind, request: Json) -> int:
+    """How many choices a request asks for."""
+    each = request.get("n")
+    each = each if isinstance(each, int) and each > 0 else 1
+    prompt = request.get("prompt")
+    several = kind == "completions" and isinstance(prompt, list) and all(isinstance(p, str | list) for p in prompt)
+    return each * (max(len(prompt), 1) if several and isinstance(prompt, list) else 1)
+
+
+def is_text(part: Any, part_type: str) -> bool:
+    """Whether a part of a message's content is text."""
+    return isinstance(part, dict) and part.get("type") == part_type and isinstance(part.get("text"), str)
+
+
 def strip_echo(request: Json, chat: Chat, text: str) -> tuple[str, str]:
     """(the prompt that the server repeats, the answer), for completions with `echo`."""
     prompt = chat[0].content if chat and request.get("echo") else ""
@@ -230,20 +255,25 @@ def _texts(message: Json, part_type: str) -> Iterator[tuple[Json, str]]:
         yield message, "content"
     elif isinstance(content, list):
         for part in content:
-            if isinstance(part, dict) and part.get("type") == part_type and isinstance(part.get("text"), str):
+            if is_text(part, part_type):
                 yield part, "text"
 
 
 def _responses(response: Json) -> Iterator[Answer]:
     output = response.get("output")
-    items = [item for item in (output if isinstance(output, list) else []) if isinstance(item, dict)]
-    called = "tool_calls" if any(str(item.get("type", "")).endswith("_call") for item in items) else None
+    items = output if isinstance(output, list) else []
+    called = "tool_calls" if any(map(is_call, items)) else None
     for place, item in enumerate(items):
-        if item.get("type") == "message" and item.get("role", "assistant") == "assistant":
+        if isinstance(item, dict) and item.get("type") == "message" and item.get("role", "assistant") == "assistant":
             for part, name in _texts(item, "output_text"):
                 head, text = split_reasoning(part[name])
                 yield Answer(index=place, question=(), text=text, head=head, beside=part, holder=part, name=name,
                              untouched=called)  # fmt: skip
+
+
+def is_call(item: Any) -> bool:
+    """Whether an item of the Responses API calls a tool."""
+    return isinstance(item, dict) and str(item.get("type", "")).endswith("_call")
 
 
 def _turns(messages: Any) -> Iterator[Message]:
