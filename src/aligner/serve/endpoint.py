@@ -214,5 +214,5 @@ def _put_back(options: Options, response: Json, answers: list[Answer], outcomes:
         spent += outcome.spent
         changed = changed or extension is not None or outcome.correction is not None
     if changed:
-        wire.add_usage(response.get("usage"), spent)
+        wire.tell_usage(response, spent)
     return changed

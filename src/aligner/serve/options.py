@@ -12,7 +12,7 @@ from aligner.errors import RequestError
 
 HEADER = b"x-aligner"
 NAMES = ("off", "gate", "strength", "best_of", "return")
-FIELDS = ("original", "diff", "reason", "gate", "seconds")
+FIELDS = ("original", "diff", "reason", "flags", "gate", "seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

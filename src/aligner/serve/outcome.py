@@ -45,6 +45,8 @@ class Outcome:
             value["diff"] = [[edit.op, edit.text] for edit in shown] or ([["equal", original]] if original else [])
         if "reason" in options.returns or self.late or told:
             value["reason"] = self.reason
+        if "flags" in options.returns:
+            value["flags"] = list(correction.flags) if correction is not None else []
         if "gate" in options.returns:
             value["gate"] = _decision(correction.gate) if correction is not None else None
         if "seconds" in options.returns:

@@ -174,25 +174,18 @@ def answers(kind: Kind, request: Json, response: Json) -> list[Answer]:
     return found
 
 
-def add_usage(usage: Any, spent: Usage) -> None:
-    """The corrector's tokens, in a field of their own beside the upstream's."""
-    if isinstance(usage, dict):
-        usage["aligner"] = {
-            "prompt_tokens": spent.prompt_tokens,
-            "completion_tokens": spent.completion_tokens,
-            "total_tokens": spent.prompt_tokens + spent.completion_tokens,
-        }
-
-
 def tell_usage(response: Json, spent: Usage) -> None:
     """The corrector's tokens, in the upstream's `usage`; where it has none, in an `aligner.usage` of the
     response's own, because half a `usage` would break clients that read the other half."""
+    own = {
+        "prompt_tokens": spent.prompt_tokens,
+        "completion_tokens": spent.completion_tokens,
+        "total_tokens": spent.prompt_tokens + spent.completion_tokens,
+    }
     if isinstance(usage := response.get("usage"), dict):
-        add_usage(usage, spent)
+        usage["aligner"] = own
     elif spent != Usage():
-        own: Json = {}
-        add_usage(own, spent)
-        response["aligner"] = {"usage": own["aligner"]}
+        response["aligner"] = {"usage": own}
 
 
 def count(kind: Kind, request: Json) -> int:
