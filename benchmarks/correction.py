@@ -245,7 +245,7 @@ def lookup_passes(lookup: Any, prompt: tuple[int, ...], target: tuple[int, ...])
 
 def random_walks(walk: Walk, quick: bool) -> list[dict[str, Any]]:
     """Wall time on a model of random weights, by how much of the answers is edited and how many rows share a batch."""
-    question, length = (32, 48) if walk.size == "tiny" else (128, 128)
+    question, length = (16, 24) if walk.size == "tiny" else (128, 128)
     counts = {1: 2, 8: 8, 32: 32} if quick else {1: 4, 8: 16, 32: 64}
     rows = []
     with StepLoop(walk.model) as loop:
