@@ -1,19 +1,27 @@
 """Corrections by verified drafts beside transformers' generate(), plain and with prompt lookup.
 
-    python benchmarks/correction.py [--quick] [--aligner DIR] [--json OUT.json]
+    python benchmarks/correction.py [--only replay|pocket|shared] [--aligner DIR] [--device D] [--dtype T] [--quick]
+    python benchmarks/correction.py --random tiny|0.5b [--device D] [--dtype T] [--quick]       [--json OUT.json]
+
+Replay: corrections of the published 2B corrector (ALIGNER_REAL_DATA; left out where it is absent), teacher-forced:
+tokens per forward pass, by how much of the correction stands in the answer. It needs no model.
 
 Pocket: a corrector of the pocket suite (trained first where the cache has none; S with --quick, else M) on answers
 without a fault, with one, with two or three, and on a mix of 50, 30 and 20 %; one at a time, and the mix in batches.
-The same checkpoint, the same prompts, fp32. Tokens are compared; a row may differ only where the two likeliest tokens
-lie within 1e-5, and such rows are counted.
+The same checkpoint, the same prompts. Tokens are compared: in float32 a row may differ only where the two likeliest
+tokens lie within 1e-5, and such rows are counted; in half precision all rows that differ are counted.
 
-Replay: corrections of the published 2B corrector (ALIGNER_REAL_DATA; left out where it is absent), teacher-forced:
-tokens per forward pass, by how much of the correction stands in the answer.
+Shared: one question, 32 answers, with and without reading once what their prompts have in common.
+
+Random: in place of these, a model of Qwen2's shape with random weights, made to write a walk that is known (`walks`);
+its answers are the walk with 0, 5 and 20 % of the tokens edited, one by one and at random places, which no text is as
+hard as. No token stands twice in a walk, so that nothing but the answer helps a draft.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -21,16 +29,18 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, get_args
 
 import torch
-from common import generate, interleaved, row, step_loop, ties, write
+from common import generate, interleaved, place, row, step_loop, ties, write
+from walks import RandomSize, Walk
 
 from aligner import Aligner, edits
 from aligner.correct.decoding import StepLoop
 from aligner.correct.drafting import Drafter, Phrases
 from aligner.correct.pace import Pace
 from aligner.correct.ticket import Request
+from aligner.generate.hf import Dtype, default_device
 from aligner.pocket.faults import FAULTS, Faults, faultless, text_of
 from aligner.pocket.oracle import oracle
 from aligner.pocket.tasks import TASKS, Question
@@ -42,10 +52,7 @@ from aligner.types import as_chat
 REAL = Path(os.environ.get("ALIGNER_REAL_DATA", Path(__file__).resolve().parents[1] / "../shared/data"))
 MIX = {"faultless": 5, "one fault": 3, "more faults": 2}
 LOOKUP = (10, 32)
-
-
-def corrector(place: Path | None, quick: bool) -> Aligner:
-    return Aligner.from_pretrained(place or corrector_place(quick))
+EDITED = (0.0, 0.05, 0.2)
 
 
 def corrector_place(quick: bool) -> Path:
@@ -54,10 +61,10 @@ def corrector_place(quick: bool) -> Path:
     models = Models(quick=quick)
     models.suite()
     models.base(size)
-    place = models.corrector(size)
+    found = models.corrector(size)
     if models.jobs:
         run_jobs(models.jobs, 1, lambda text: print(text, file=sys.stderr))
-    return place
+    return found
 
 
 def answers(faults: int, count: int, seed: int) -> list[tuple[str, str]]:
@@ -90,6 +97,12 @@ def ours(loop: StepLoop, batch: int, rows: Sequence[Request]) -> list[list[int]]
     return step_loop(loop, batch, rows)
 
 
+def compared(model: Any, rows: Sequence[Request], mine: list[list[int]], theirs: list[list[int]]) -> dict[str, Any]:
+    """What a row says of the tokens, and of the place where they were written."""
+    tied = ties(model, rows, mine, theirs)
+    return {"tied_rows": tied, "differing_share": tied / len(rows), "answers": len(rows), **place(model)}
+
+
 def mixed(aligner: Aligner, count: int, seed: int) -> list[Request]:
     made = [r for i, share in enumerate(MIX.values()) for r in requests(aligner, answers(i, count * share // 10, seed))]
     Random(seed).shuffle(made)
@@ -106,14 +119,14 @@ def pocket(aligner: Aligner, quick: bool) -> list[dict[str, Any]]:
                   for n in LOOKUP}  # fmt: skip
         mine = partial(ours, aligner._loop, 1, made)
         plain = generate(aligner.model, 1, made)
-        extra = {"tied_rows": ties(aligner.model, made, mine(), plain), "answers": len(made),
+        extra = {**compared(aligner.model, made, mine(), plain),
                  "copies": sum(tuple(ids) == r.answer[:-1] for ids, r in zip(plain, made, strict=True))}  # fmt: skip
         times = interleaved({"ours": mine, **peers}, repeats)
         rows += [row(f"pocket, {name}", peer, "wall time", "s", times["ours"], times[peer], **extra) for peer in peers]
     batched = mixed(aligner, 40 if quick else 100, 2)
     for batch in (8, 32):
         mine, plain = partial(ours, aligner._loop, batch, batched), partial(generate, aligner.model, batch, batched)
-        extra = {"tied_rows": ties(aligner.model, batched, mine(), plain()), "answers": len(batched)}
+        extra = compared(aligner.model, batched, mine(), plain())
         times = interleaved({"ours": mine, "generate": plain}, repeats)
         rows.append(row(f"pocket, mix, batch {batch}", "generate", "wall time", "s", times["ours"], times["generate"],
                         **extra))  # fmt: skip
@@ -131,10 +144,10 @@ def shared(aligner: Aligner, quick: bool) -> list[dict[str, Any]]:
     with StepLoop(aligner.model) as together, StepLoop(aligner.model, share=False) as apart:
         written = [ours(loop, 32, made) for loop in (together, apart)]
         saved = together.shared_tokens
-        tied = ties(aligner.model, made, *written)
+        same = compared(aligner.model, made, *written)
         peers = {"ours": partial(ours, together, 32, made), "apart": partial(ours, apart, 32, made)}
         times = interleaved(peers, 3 if quick else 5)
-    extra = {"answers": 32, "prompt_tokens": tokens, "tokens_saved": saved, "tied_rows": tied}
+    extra = {**same, "prompt_tokens": tokens, "tokens_saved": saved}
     return [row("pocket, one question, 32 answers", "no sharing", "wall time", "s", times["ours"], times["apart"],
                 **extra)]  # fmt: skip
 
@@ -155,8 +168,9 @@ def replay(quick: bool) -> list[dict[str, Any]]:
     # Passes are counted, not seconds, so the pace is told that all of them cost the same; and once more with its own
     # first guess, by which a pass costs as much before its first token as 64 tokens cost.
     flat = Pace()
-    for tokens in (1, 100):
+    for tokens in (1, 50, 100):
         flat.took(tokens, 1.0)
+    assert math.isinf(flat.fixed)
     drafting = [(Phrases(), flat), (Phrases(), Pace())]
     for triplet in islice(read_triplets(source), 150 if quick else None):
         share = edits.copied_share(triplet.answer, triplet.correction)
@@ -229,18 +243,63 @@ def lookup_passes(lookup: Any, prompt: tuple[int, ...], target: tuple[int, ...])
     return count
 
 
+def random_walks(walk: Walk, quick: bool) -> list[dict[str, Any]]:
+    """Wall time on a model of random weights, by how much of the answers is edited and how many rows share a batch."""
+    question, length = (16, 24) if walk.size == "tiny" else (128, 128)
+    counts = {1: 2, 8: 8, 32: 32} if quick else {1: 4, 8: 16, 32: 64}
+    rows = []
+    with StepLoop(walk.model) as loop:
+        for edited in EDITED:
+            for batch, count in counts.items():
+                made = walk.requests(count, edited, question=question, length=length, seed=batch)
+                written = [walk.written(request) for request in made]
+                peers = {"generate": partial(generate, walk.model, batch, made)}
+                if batch == 1:
+                    peers |= {f"prompt lookup {n}": partial(generate, walk.model, 1, made, prompt_lookup_num_tokens=n)
+                              for n in LOOKUP}  # fmt: skip
+                decoders = {"ours": partial(ours, loop, batch, made), **peers}
+                for name, decoder in decoders.items():
+                    if decoder() != written:
+                        raise SystemExit(f"{name} leaves the walk at {edited:.0%} edited, batch {batch}")
+                before = loop.forward_passes
+                decoders["ours"]()
+                extra = {"answers": count, "new_tokens": length, "edited": edited, "batch": batch,
+                         "passes": loop.forward_passes - before, **place(walk.model)}  # fmt: skip
+                times = interleaved(decoders, 3 if quick else 5)
+                rows += [row(f"random weights, {edited:.0%} edited, batch {batch}", peer, "wall time", "s",
+                             times["ours"], times[peer], **extra) for peer in peers]  # fmt: skip
+    return rows
+
+
+def corrector_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The parts that need a corrector, as far as they are wanted."""
+    wanted = [part for name, part in (("pocket", pocket), ("shared", shared)) if options.only in (None, name)]
+    if not wanted:
+        return []
+    checkpoint = options.aligner or corrector_place(options.quick)
+    with Aligner.from_pretrained(checkpoint, device=options.device, dtype=options.dtype) as aligner:
+        return [found for part in wanted for found in part(aligner, options.quick)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small corrector, fewer answers and repeats")
+    parser.add_argument("--only", choices=("replay", "pocket", "shared"), help="one part; left out: all three")
     parser.add_argument("--aligner", type=Path, help="a corrector of the pocket suite; left out: from the cache")
+    parser.add_argument("--random", choices=get_args(RandomSize), help="in place of these, a model of random weights")
+    parser.add_argument("--device", help="cpu, cuda, …; left out: the accelerator where there is one")
+    parser.add_argument("--dtype", choices=get_args(Dtype), default="auto",
+                        help="arithmetic; auto: as the corrector was saved, float32 for random weights")  # fmt: skip
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = [*replay(options.quick)]
-    with corrector(options.aligner, options.quick) as aligner:
-        rows += pocket(aligner, options.quick)
-        rows += shared(aligner, options.quick)
+    if options.random is not None:
+        dtype = torch.float32 if options.dtype == "auto" else getattr(torch, options.dtype)
+        rows = random_walks(Walk(options.random, options.device or default_device(), dtype), options.quick)
+    else:
+        rows = replay(options.quick) if options.only in (None, "replay") else []
+        rows += corrector_rows(options)
     for r in rows:
-        print(f"{r['name']:<36} ours {r['ours']:8.3f}  {r['peer']:<17} {r['theirs']:8.3f} {r['unit']:<7} "
+        print(f"{r['name']:<48} ours {r['ours']:8.3f}  {r['peer']:<17} {r['theirs']:8.3f} {r['unit']:<7} "
               f"ratio {r['ratio']:.2f}")  # fmt: skip
     write(rows, options.json)
 

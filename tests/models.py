@@ -204,11 +204,18 @@ def altered(tokenizer: Any, **changes: Any) -> Any:
 def tiny_model(kind: str, tokenizer: Any, seed: int = 0, *, context: int = 512) -> Any:
     """A model of at most about 90k parameters, in eval mode; `tokenizer` may be a vocabulary's size.
 
+    A kind such as "mistral/8" looks back only 8 tokens; those that mix layers do so in the first of the two.
+
     Weights are drawn wider than for training, so that greedy choices differ from place to place and are no near-ties.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     sizes: dict[str, Any] = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "head_dim": 16}
+    kind, _, window = kind.partition("/")
+    if window:
+        sizes["sliding_window"] = int(window)
+    if window and kind.startswith("gemma"):
+        sizes["layer_types"] = ["sliding_attention", "full_attention"]
     if kind == "gpt_neox":
         del sizes["head_dim"]
     else:
@@ -224,7 +231,9 @@ def tiny_model(kind: str, tokenizer: Any, seed: int = 0, *, context: int = 512) 
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+        # Gemma 2 squashes its attention, which sdpa cannot do.
+        attention = "eager" if kind == "gemma2" else "sdpa"
+        return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
 
 
 def tiny_aligner(

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from aligner import Aligner, Message, Sampling
+from aligner import Aligner, Correction, Message, Sampling
 from aligner.correct.card import AlignerCard
 from aligner.correct.forward import Forward
+from aligner.correct.gate import Gate
 from aligner.correct.guards import GuardPolicy
+from aligner.correct.pace import Pace
 from aligner.correct.run import CorrectConfig
 from aligner.errors import CheckpointError, DataError
 from aligner.flags import apply_flags
 from aligner.prompts import PromptFormat
 from aligner.runs import Ancestor
+from aligner.tokens import TextCodec
 from aligner.train.config import Scratch
 from aligner.train.scratch import build_model, train_tokenizer
+from tests.models import chatml_tokenizer, llama2_tokenizer, tiny_aligner, unigram_tokenizer
 
 TEXTS = ["the cat sat on the mat.", "a dog ran home, and slept.", "question answer correction", "日本語 ä ß 🙂"] * 4
 
@@ -72,6 +78,65 @@ def test_verifying_the_answer_saves_passes_and_changes_nothing(parts) -> None:
         assert list(drafted.correct_batch(pairs)) == expected
         assert list(drafted.correct_batch(again)) == copied
         assert drafted._loop.forward_passes <= steps
+
+
+@pytest.fixture(params=["measured", "always"])
+def pace(request, monkeypatch) -> str:
+    """How far is drafted: as passes cost here, or as far as there is something to draft."""
+    if request.param == "always":
+        monkeypatch.setattr(Pace, "fixed", property(lambda _: float("inf")))
+    return request.param
+
+
+def both_ways(build, pairs: list[tuple[str, str]]) -> list[Correction]:
+    """Corrections without drafts, after those with drafts were found to be the same, in a batch and alone."""
+    with build(speculate=False) as plain:
+        expected = list(plain.correct_batch(pairs))
+    with build(speculate=True) as drafted:
+        assert list(drafted.correct_batch(pairs)) == expected
+        assert [drafted.correct(*pair) for pair in pairs] == expected
+    return expected
+
+
+@pytest.mark.usefixtures("pace")
+def test_an_empty_answer_is_corrected_alike_with_drafts_and_without(parts) -> None:
+    found = both_ways(
+        partial(Aligner, *parts, max_rows=4), [("q", ""), ("question", "the cat sat."), ("", ""), ("q", " ")]
+    )
+    assert found[0].answer == ""
+    assert found[0].completion.usage.completion_tokens > 0
+
+
+@pytest.mark.usefixtures("pace")
+@pytest.mark.parametrize("build", [unigram_tokenizer, llama2_tokenizer, chatml_tokenizer])
+def test_answers_that_their_tokenizer_changes_are_corrected_alike_with_drafts_and_without(build) -> None:
+    """NFKC, characters without a piece, blanks at the ends: the draft does not spell the answer, and does no harm."""
+    tokenizer = build()
+    codec = TextCodec(tokenizer)
+    answers = ["ﬁne ① ², Ｔｈｅ dog", "  the\u00a0dog … ½ ", "猫 😀 e\u0301 </s>", "The quick\r\n\r\nbrown fox\t"]
+    if build is unigram_tokenizer:
+        assert all(codec.decode(codec.encode(answer)) != answer for answer in answers)
+    make = partial(tiny_aligner, "llama", tokenizer, sampling=Sampling(max_new_tokens=40), max_rows=3)
+    found = both_ways(make, [(f"question {i}", answer) for i, answer in enumerate(answers)])
+    # What it wrote, as answers: drafts that are right, as far as the text is read back as it was written.
+    both_ways(make, [(f"question {i}", c.completion.text) for i, c in enumerate(found)])
+
+
+def test_an_answer_that_fits_but_leaves_no_room_for_a_copy(parts, pace) -> None:
+    """Whatever fits is written, alike with drafts and without, and a gate has nothing to decide by."""
+    make = partial(Aligner, *parts, max_rows=4)
+    answer = "the cat sat on the mat. "
+    with make(speculate=False) as aligner:
+        while len(aligner.codec.encode(answer)) < 150:
+            answer += "a dog ran home. "
+        length = len(aligner.codec.encode(answer))
+    found = both_ways(make, [("q", answer), ("q", "the cat sat."), ("p", answer + "the cat"), ("q", answer)])
+    usage = found[0].completion.usage
+    assert usage.prompt_tokens + length > 256 >= usage.prompt_tokens + usage.completion_tokens
+    with make(gate=Gate(threshold=-math.inf)) as aligner:
+        gated = aligner.correct("q", answer)
+    assert gated == found[0]
+    assert gated.gate is None
 
 
 def test_drafting_can_be_switched_off_by_a_flag() -> None:

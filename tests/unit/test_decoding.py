@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transformers import MambaConfig, MambaForCausalLM
 
 from aligner.correct.decoding import StepLoop
 from aligner.correct.forward import Forward
+from aligner.correct.pace import Pace
 from aligner.correct.ticket import Request
 from aligner.errors import CheckpointError, ConfigError, GenerationError, OutOfMemoryError
 from aligner.types import Sampling
@@ -223,6 +225,42 @@ def test_bad_requests_are_refused(model) -> None:
             loop.submit(request(new=0))
     with pytest.raises(ConfigError, match="max_rows"):
         StepLoop(model, max_rows=0)
+
+
+@pytest.mark.parametrize("outside", [160, 1 << 40, -1])
+def test_answers_outside_the_model_are_refused(model, outside: int) -> None:
+    with StepLoop(model) as loop:
+        with pytest.raises(ConfigError, match=r"outside the model's vocabulary of 160; encode it with"):
+            loop.submit(replace(request(), answer=(30, outside, 31)))
+        assert len(loop.wait(loop.submit(replace(request(), answer=(0, 159)))).ids) == 8
+
+
+@pytest.mark.parametrize("pace", ["measured", "always"])
+def test_an_answer_longer_than_what_may_be_written(model, monkeypatch, pace: str) -> None:
+    """Of the draft counts what fits; the row ends where it would have ended, the last token it may have included."""
+    if pace == "always":
+        monkeypatch.setattr(Pace, "fixed", property(lambda _: float("inf")))
+    with StepLoop(model) as loop:
+        whole = loop.wait(loop.submit(request(new=20))).ids
+        for new in (1, 2, 3, 19):
+            before = loop.forward_passes
+            found = loop.wait(loop.submit(replace(request(new=new), answer=whole)))
+            assert (found.ids, found.finish_reason) == (whole[:new], "length")
+            assert pace == "measured" or loop.forward_passes == before + 1
+
+
+def test_an_answer_that_does_not_fit_the_context_beside_its_prompt(monkeypatch) -> None:
+    """The prompt leaves 10 positions of 64; drafts of 30 tokens stay within them, alone and beside a short row."""
+    monkeypatch.setattr(Pace, "fixed", property(lambda _: float("inf")))
+    model = tiny_model("gpt_neox", 160, context=64)
+    long, short = request(*range(20, 74), new=10), request(new=60)
+    with StepLoop(model) as loop:
+        plain = [loop.wait(loop.submit(r)).ids for r in (long, short)]
+        answers = [(*plain[0][:4], 3, *range(30, 55)), plain[1]]
+        rows = [replace(r, answer=answer) for r, answer in zip((long, short), answers, strict=True)]
+        assert loop.wait(loop.submit(rows[0])).ids == plain[0]
+        tickets = [loop.submit(r) for r in rows]
+        assert [loop.wait(ticket).ids for ticket in tickets] == plain
 
 
 def test_models_without_keys_and_values_are_refused() -> None:
