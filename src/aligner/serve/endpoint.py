@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from time import perf_counter
 from typing import Literal
 
-from aligner.correct.remote import RemoteAligner
+from aligner.correct.remote import RemoteAligner, forwarding
 from aligner.errors import ConfigError, RequestError
 from aligner.serve import headers as h
 from aligner.serve import wire
@@ -28,6 +28,7 @@ from aligner.types import Corrector, Usage
 
 Mode = Literal["correct", "shadow"]
 _TELLS = b"x-aligner-corrected"
+_TRACE = (b"traceparent", b"tracestate")  # W3C Trace Context: whoever works for a request is seen in its trace
 # They speak of the bytes of the upstream's body, and are wrong of another.
 _OF_BODY = (b"etag", b"digest", b"content-digest", b"repr-digest", b"content-md5", b"last-modified", b"accept-ranges")
 
@@ -82,7 +83,9 @@ class Corrected:
             ClientLeft: it did not wait.
         """
         data = await exchange.body()
-        await exchange.unless_left(self._answer(kind, data, exchange))
+        traced = {name.decode(): value for name in _TRACE if (value := h.get(exchange.headers, name)) is not None}
+        with forwarding(traced):
+            await exchange.unless_left(self._answer(kind, data, exchange))
 
     async def _answer(self, kind: wire.Kind, data: bytes, exchange: Exchange) -> None:
         await self._reply(await self._read(kind, data, exchange), exchange)
@@ -141,6 +144,8 @@ class Corrected:
 
     async def _reply(self, asked: Asked, exchange: Exchange) -> None:
         metrics, began = self.policy.metrics, perf_counter()
+        if asked.untouched is None and self.shadow is None:
+            self.policy.admit()
         async with self.upstreams.ask(
             asked.route.upstream, "POST", exchange.target, exchange.headers, asked.data, own_key=self.own_keys,
             plain=asked.untouched is None,
@@ -160,6 +165,7 @@ class Corrected:
                 raise RequestError("the upstream compressed its answer though it was asked not to", status=502,
                                    code="upstream_invalid")  # fmt: skip
             if streamed:
+                self.policy.admit()
                 await exchange.start(reply.status, told(reply, b"content-length", *_OF_BODY))
                 await CorrectedStream(
                     asked, exchange, self.upstreams, self.policy, sentences=self.sentences, began=began

@@ -8,7 +8,9 @@ It is plain ASGI on raw JSON: a framework that checks and rebuilds every body co
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from time import perf_counter
 
 from aligner.errors import RequestError
@@ -23,6 +25,7 @@ from aligner.serve.playground.files import playground_files
 from aligner.serve.upstreams import Upstreams
 
 _log = logging.getLogger(__name__)
+_FRAMES = 5  # of the places where an error came by
 
 KINDS: dict[str, wire.Kind] = {
     "/v1/chat/completions": "chat",
@@ -104,10 +107,7 @@ class Gateway:
         except RequestError as e:
             await _refuse(exchange, e)
         except Exception as e:
-            # Its words may hold what nobody may read, so only its kind is told.
-            _log.exception("a request failed") if _log.isEnabledFor(logging.DEBUG) else _log.error(
-                "a request failed: %s", type(e).__name__
-            )
+            _log.error("a request failed: %s", _where(e))
             await _refuse(
                 exchange, RequestError("the gateway failed; its log says more", status=500, code="internal_error")
             )
@@ -181,6 +181,15 @@ class Gateway:
     async def _models(self, exchange: Exchange) -> None:
         found = await self.upstreams.models(exchange.headers, own_key=bool(self.door.keys))
         await exchange.json({"object": "list", "data": found})
+
+
+def _where(error: BaseException) -> str:
+    """An error's kind and where it was raised. Its words, and those of its cause, may hold what nobody may read."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
+    places = " < ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames))
+    return f"{type(error).__name__} at {places}"
 
 
 async def _refuse(exchange: Exchange, error: RequestError) -> None:
