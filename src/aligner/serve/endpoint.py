@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from contextlib import AsyncExitStack
 from time import perf_counter
@@ -28,6 +29,7 @@ from aligner.types import Corrector, Usage
 
 Mode = Literal["correct", "shadow"]
 _TELLS = b"x-aligner-corrected"
+_SILENCE = 60.0  # seconds that a client may pause within its body
 _TRACE = (b"traceparent", b"tracestate")  # W3C Trace Context: whoever works for a request is seen in its trace
 # They speak of the bytes of the upstream's body, and are wrong of another.
 _OF_BODY = (b"etag", b"digest", b"content-digest", b"repr-digest", b"content-md5", b"last-modified", b"accept-ranges")
@@ -82,7 +84,7 @@ class Corrected:
             RequestError: what the client is to be told.
             ClientLeft: it did not wait.
         """
-        data = await exchange.body()
+        data = await _body(exchange)
         traced = {name.decode(): value for name in _TRACE if (value := h.get(exchange.headers, name)) is not None}
         with forwarding(traced):
             await exchange.unless_left(self._answer(kind, data, exchange))
@@ -105,7 +107,10 @@ class Corrected:
             raise await self._unknown(body.get("model"), exchange)
         untouched = "off" if options.off else None if self._drawn(data) else "share"
         wanted, unchecked = _wanted(body, corrector)
-        untouched = untouched or unchecked or wire.why_not(kind, body, wire.question(kind, body))
+        question = wire.question(kind, body)
+        untouched = untouched or unchecked or wire.why_not(kind, body, question)
+        if untouched is None and kind != "completions" and not question[-1].content.strip():
+            untouched = "no_question"  # an image, say, of which the corrector sees nothing
         if route.model is not None:
             body["model"], changed = route.model, True
         return Asked(
@@ -203,6 +208,24 @@ class Corrected:
         self.policy.metrics.upstream_seconds.observe(perf_counter() - began)
         shadow.record(asked.body, heard.answers(), asked.corrector)
         await exchange.end()
+
+
+async def _body(exchange: Exchange) -> bytes:
+    """A request's body.
+
+    Raises:
+        RequestError: 408, nothing of it came for a while; 413, it is too long.
+    """
+    pieces: list[bytes] = []
+    try:
+        async with asyncio.timeout(_SILENCE) as limit:
+            async for piece in exchange.pieces():
+                pieces.append(piece)
+                limit.reschedule(asyncio.get_running_loop().time() + _SILENCE)
+    except TimeoutError:
+        raise RequestError(f"nothing of the request's body came for {_SILENCE:g} s; send it again", status=408,
+                           code="request_timeout") from None  # fmt: skip
+    return b"".join(pieces)
 
 
 def told(reply: Reply, *without: bytes) -> h.Headers:

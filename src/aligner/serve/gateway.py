@@ -32,6 +32,8 @@ KINDS: dict[str, wire.Kind] = {
     "/v1/completions": "completions",
     "/v1/responses": "responses",
 }
+# Where clients ask whose base URL has no /v1. Passed on as they are, their answers would come uncorrected.
+_BARE = ("/chat/completions", "/responses")
 SETTINGS = "/playground/settings"
 
 
@@ -99,6 +101,8 @@ class Gateway:
 
     async def _handle(self, exchange: Exchange) -> None:
         began = perf_counter()
+        if exchange.path in _BARE:
+            exchange.path, exchange.target = f"/v1{exchange.path}", f"/v1{exchange.target}"
         endpoint = exchange.path if exchange.path in KINDS or exchange.path in self._own else "other"
         try:
             await self._answer(exchange)
@@ -203,5 +207,5 @@ async def _refuse(exchange: Exchange, error: RequestError) -> None:
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     # What was not read of the body is not read any more.
-    headers += [(b"connection", b"close")] if error.status == 413 else []
+    headers += [(b"connection", b"close")] if error.status in (408, 413) else []
     await exchange.json(wire.error_body(error), error.status, headers)
