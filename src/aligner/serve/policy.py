@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -13,13 +12,13 @@ from typing import Any, Literal
 from aligner.correct.keep_best import KeepBest
 from aligner.errors import AlignerError, RequestError
 from aligner.generate.collect import closing
+from aligner.serve.failures import as_told, did_not_fit, wrong
 from aligner.serve.metrics import Metrics
 from aligner.serve.outcome import Outcome
 from aligner.serve.wire import Answer
 from aligner.types import Chat, Completion, Correction, Corrector, Delta, Opened, OpenedLive, Opens, Usage
 
 OnFailure = Literal["error", "pass-through"]
-_log = logging.getLogger(__name__)
 _RETRY = 1  # seconds after which a client that was refused may come again
 
 
@@ -147,11 +146,11 @@ class Policy:
             raise refused
         kept = ended.kept_because
         if failure is None and kept == "error":
-            failure = _wrong("the corrector failed")
+            failure = wrong("the corrector failed")
         if failure is not None:
             rest = opened.unshown if isinstance(opened, OpenedLive) else None
-            for piece in self._broken(answer, failure, "".join(shown), rest):
-                yield piece
+            for last in self._broken(answer, failure, "".join(shown), rest):
+                yield last
             return
         if held:
             shown.append(held)
@@ -214,10 +213,10 @@ class Policy:
             raise refused
         answer = await whole
         if failure is None and last.kept_because == "error":
-            failure = _wrong("the corrector failed")
+            failure = wrong("the corrector failed")
         if failure is not None:
-            for piece in self._broken(answer, failure, "".join(shown), opened.unshown):
-                yield piece
+            for part in self._broken(answer, failure, "".join(shown), opened.unshown):
+                yield part
             return
         completion = Completion(text="".join(shown), finish_reason=last.finish_reason or "stop",
                                 usage=last.usage or Usage())  # fmt: skip
@@ -231,8 +230,8 @@ class Policy:
 
     def _outcome(self, answer: Answer, correction: Correction, began: float) -> Outcome:
         if correction.kept_because == "error":
-            return self._failed(answer, _wrong(correction.completion.error or "the corrector failed"))
-        if self.strict and _too_long(correction):
+            return self._failed(answer, wrong(correction.completion.error or "the corrector failed"))
+        if self.strict and did_not_fit(correction):
             raise self._too_long(correction.completion.error)
         seconds = perf_counter() - began
         self.metrics.corrected(correction, seconds)
@@ -243,7 +242,7 @@ class Policy:
         return Outcome(text=answer.text, reason=answer.untouched)
 
     def _failed(self, answer: Answer, error: Exception) -> Outcome:
-        told = _as_told(error)
+        told = as_told(error)
         self.metrics.failed(told.code)
         if self.on_failure == "pass-through":
             return Outcome(text=answer.text, reason=told.code)
@@ -255,7 +254,7 @@ class Policy:
         Raises:
             RequestError: the policy says so; or of what was shown nobody can say where the original goes on.
         """
-        told = _as_told(error)
+        told = as_told(error)
         outcome = self._failed(answer, told)
         if not shown:
             yield outcome.text
@@ -320,24 +319,3 @@ def _streamed(answer: Answer, corrector: Corrector, opened: Opened | None) -> As
 def _format(answer: Answer) -> dict[str, Any]:
     """What a corrector is told of the format that the answer must keep to."""
     return {} if answer.wanted is None else {"response_format": answer.wanted}
-
-
-def _too_long(correction: Correction) -> bool:
-    """Whether an answer, or a sentence of it, did not fit."""
-    of_sentences = any(flag.startswith("kept_sentences:too_long:") for flag in correction.flags)
-    return of_sentences or correction.kept_because == "too_long"
-
-
-def _as_told(error: Exception) -> RequestError:
-    """What a client is told of a corrector that failed. Where it runs, and how, is for the log alone."""
-    if isinstance(error, RequestError):
-        return error
-    if isinstance(error, AlignerError):  # written to be read, by whoever runs the gateway
-        _log.error("the corrector failed: %s", " ".join(str(error).split()))
-        return _wrong("the corrector failed; the gateway's log says more")
-    _log.error("the corrector failed: %s", type(error).__name__)  # others may hold anything
-    return _wrong(f"the corrector failed ({type(error).__name__})")
-
-
-def _wrong(message: str) -> RequestError:
-    return RequestError(message, status=502, code="correction_failed")

@@ -21,8 +21,8 @@ def with_known(data: bytes, known: str) -> Json | None:
         body = wire.read(data)
     except RequestError:
         said = " ".join(data.decode("utf-8", "replace").split())[:_MOST]
-        message = f"the upstream answered 404{f' ({said})' if said else ''}; known models: {known}"
-        return wire.error_body(RequestError(message, status=404, code="upstream_not_found"))
+        told = f"the upstream answered 404{f' ({said})' if said else ''}; known models: {known}"
+        return wire.error_body(RequestError(told, status=404, code="upstream_not_found"))
     error = body.get("error", body if body.get("object") == "error" else None)  # vLLM's stood at the top once
     if isinstance(error, str):  # Ollama's
         return {**body, "error": _told(error, known)} if "model" in error.lower() else None
