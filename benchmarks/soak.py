@@ -1,6 +1,6 @@
 """The gateway under a crowd, faults and clients that leave: is every reply as documented, and is anything left over?
 
-    python benchmarks/soak.py [--quick] [--aligner DIR] [--json OUT.json]
+    python benchmarks/soak.py [--quick] [--aligner DIR] [--requests N] [--silence SECONDS] [--json OUT.json]
 
 10,000 requests (1,000 with --quick), 64 under way, half of them streamed, every answer corrected. The upstream fails in
 5 % of them (a reset, 500, 429, silence, JSON that is cut, a connection that closes half-way), and 2 % of the clients
@@ -32,10 +32,12 @@ from correction import corrector_place
 from gateway import asked
 
 from aligner import Aligner
+from aligner.correct.decoding import StepLoop
 from aligner.correct.ticket import Ticket
 from aligner.serve.asgi import Exchange
 from aligner.serve.config import ServeConfig
 from aligner.serve.gateway import Gateway
+from aligner.serve.options import Options
 from aligner.serve.run import gateway, server_settings
 
 CONCURRENCY = 64
@@ -78,10 +80,10 @@ async def soak(app: Gateway, settings: uvicorn.Config, requests: int, questions:
 
 async def _memory(process: psutil.Process, app: Gateway, until: asyncio.Task[Any]) -> list[tuple[int, int]]:
     """Bytes of the process, and those of the corrector's cache among them, twice a second."""
-    corrector: Any = app.corrected.policy.corrector
+    loop = _loop(app)
     samples: list[tuple[int, int]] = []
     while not until.done():
-        tensors = (held for layer in corrector._loop._cache.layers for held in (layer.keys, layer.values))
+        tensors = (held for layer in loop._cache.layers for held in (layer.keys, layer.values))
         samples.append((process.memory_info().rss, sum(held.nbytes for held in tensors if held is not None)))
         await asyncio.sleep(0.5)
     return samples
@@ -108,20 +110,25 @@ def _flatness(samples: list[tuple[int, int]]) -> dict[str, Any]:
 
 def _left(app: Gateway, process: psutil.Process, files: int, tasks: set[asyncio.Task[Any]]) -> dict[str, int]:
     """What should be nothing, once all clients are gone."""
-    policy = app.corrected.policy
-    aligner: Any = policy.corrector
-    loop = aligner._loop
+    loop = _loop(app)
     objects = gc.get_objects()
     return {
         "tasks": len(tasks),
         "sockets": sum(c.status != psutil.CONN_LISTEN for c in process.net_connections("tcp")),
         "files": max(process.num_fds() - files, 0),
         "requests": app._under_way,
-        "waiting": policy.waiting,
+        "waiting": app.corrected.policy.waiting,
         "rows": loop.unfinished,
+        "rows read ahead": loop.open_rows,
         "tickets": sum(type(o) is Ticket for o in objects),
         "exchanges": sum(type(o) is Exchange for o in objects),
     }
+
+
+def _loop(app: Gateway) -> StepLoop:
+    corrector = app.corrected.choice.pick(Options())
+    assert isinstance(corrector, Aligner), "the soak's corrector runs in this process"
+    return corrector._loop
 
 
 def verdict(found: dict[str, Any]) -> list[str]:
@@ -143,6 +150,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="1,000 requests")
     parser.add_argument("--aligner", type=Path, help="a corrector of the pocket suite")
     parser.add_argument("--requests", type=int)
+    parser.add_argument("--silence", type=float, default=2.0, help="seconds after which a silent upstream has failed")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     requests = options.requests or (1_000 if options.quick else 10_000)
@@ -155,7 +163,7 @@ def main() -> None:
         (work / "answers.json").write_text(json.dumps([answer for _, answer in pairs]), encoding="utf-8")
         (work / "questions.json").write_text(json.dumps([question for question, _ in pairs]), encoding="utf-8")
         with servers.upstream(work, work / "answers.json") as behind:
-            config = ServeConfig(aligner="in-process", upstream=(f"{behind}/v1",), upstream_timeout=2.0)
+            config = ServeConfig(aligner="in-process", upstream=(f"{behind}/v1",), upstream_timeout=options.silence)
             app = gateway(config, aligner)
             settings = server_settings(config, app)
             found = _run(soak(app, settings, requests, work / "questions.json"), settings)

@@ -184,7 +184,13 @@ class Opened(Protocol):
 
 @runtime_checkable
 class OpenedLive(Opened, Protocol):
-    """One that shows corrected text before the answer is whole, until `end` says that it is."""
+    """One that shows corrected text before the answer is whole, until `end` says that it is.
+
+    `unshown` is what would follow what was shown if nothing more were corrected: the rest of the answer so far.
+    """
+
+    @property
+    def unshown(self) -> str: ...
 
     def live(self) -> AsyncIterator[Delta]: ...
 

@@ -257,6 +257,32 @@ def test_a_stream_is_kept_and_read_back(tmp_path) -> None:
     assert len(api.requests) == 1
 
 
+def test_equal_streams_at_the_same_time_are_one(tmp_path) -> None:
+    async def streamed(made):
+        return "".join([d.text async for d in made.stream(CHATS[0], Sampling())])
+
+    async def together(made):
+        whole = made.complete(made.body(CHATS[0], Sampling()))
+        return await asyncio.gather(*(streamed(made) for _ in range(3)), whole)
+
+    with serving(lambda body: "a longer answer") as api, ResponseStore(tmp_path / "r.sqlite") as store:
+        *texts, whole = asyncio.run(together(generator(api.url, store=store)))
+        assert [*texts, whole.text] == ["a longer answer"] * 4
+    assert len(api.requests) == 1
+
+
+def test_a_stream_that_is_left_lets_the_next_one_ask(tmp_path) -> None:
+    async def left_and_asked(made):
+        deltas = made.stream(CHATS[0], Sampling())
+        await anext(deltas)
+        await deltas.aclose()
+        return "".join([d.text async for d in made.stream(CHATS[0], Sampling())])
+
+    with serving(lambda body: "a longer answer") as api, ResponseStore(tmp_path / "r.sqlite") as store:
+        assert asyncio.run(left_and_asked(generator(api.url, store=store))) == "a longer answer"
+    assert len(api.requests) == 2
+
+
 def test_nothing_answered_is_asked_again(tmp_path) -> None:
     broken = {"question 1?"}
 

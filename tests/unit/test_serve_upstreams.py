@@ -290,3 +290,101 @@ def test_no_upstream_is_sent_a_key_that_was_given_for_another(monkeypatch: Any) 
         standing(unused, upstream=("big=http://127.0.0.1:9/v1",), upstream_key_env=("THEIRS",)),
     ):
         pass
+
+
+SECRETS = {"authorization": "Bearer mine", "cookie": "session=mine", "x-api-key": "mine", "api-key": "mine"}
+
+
+@pytest.mark.parametrize("unnamed", [True, False])
+@pytest.mark.parametrize("ask", ["list", "unknown"])
+def test_a_clients_key_reaches_one_upstream_where_all_are_asked(unnamed: bool, ask: str) -> None:
+    async def handler(call: Call) -> None:
+        if call.method == "GET":
+            await call.reply({"object": "list", "data": [{"id": "m1"}]})
+        else:
+            await call.reply({"error": {"message": "no model hugh", "code": "model_not_found"}}, 404)
+
+    with standing(handler) as one, standing(handler) as two:
+        first = f"{one.upstream_url}/v1" if unnamed else f"small={one.upstream_url}/v1"
+        with standing(unused, upstream=(first, f"big={two.upstream_url}/v1")) as stand:
+            if ask == "list":
+                found = httpx2.get(stand.url + "/v1/models", headers=SECRETS, timeout=10)
+                assert len(found.json()["data"]) == 2
+            else:
+                body = {**ASK, "model": "hugh"}
+                found = httpx2.post(stand.url + "/v1/chat/completions", json=body, headers=SECRETS, timeout=10)
+                assert found.status_code == 404
+                assert "big/m1" in found.json()["error"]["message"]
+        for call in one.upstream.calls:
+            assert {name: call.header(name) for name in SECRETS} == SECRETS
+        assert two.upstream.calls, "it is asked for its models too"
+        for call in two.upstream.calls:
+            assert {call.header(name) for name in SECRETS} == {None}
+
+
+def test_a_list_that_a_client_has_already_is_given_again() -> None:
+    async def handler(call: Call) -> None:
+        known = call.header("if-none-match") is not None
+        await (call.reply(b"", 304) if known else call.reply({"object": "list", "data": [{"id": "m1"}]}))
+
+    with standing(handler) as stand:
+        found = httpx2.get(stand.url + "/v1/models", headers={"if-none-match": '"1"'}, timeout=10)
+        assert (found.status_code, found.json()["data"]) == (200, [{"id": "m1"}])
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"error": {"message": "The model `hugh` does not exist.", "type": "NotFoundError", "param": "model", "x": 1}},
+         {"error": {"message": "The model `hugh` does not exist; known: m1, m2", "type": "NotFoundError",
+                    "param": "model", "x": 1}}),
+        ({"object": "error", "message": "model hugh is not here", "code": 404},
+         {"object": "error", "message": "model hugh is not here; known: m1, m2", "code": 404}),
+        ({"error": "model 'hugh' not found"}, {"error": "model 'hugh' not found; known: m1, m2"}),
+        ({"error": {"message": "Previous response 'r' not found.", "code": "previous_response_not_found"}}, None),
+        ({"detail": "Not Found: no model here"}, None),
+        (b"<html>404</html>",
+         {"error": {"message": "the upstream answered 404 (<html>404</html>); known models: m1, m2",
+                    "type": "invalid_request_error", "param": None, "code": "upstream_not_found"}}),
+    ],
+)  # fmt: skip
+def test_an_unknown_model_of_the_one_upstream_is_told_the_known_ones(said: Any, told: Any) -> None:
+    raw = said if isinstance(said, bytes) else json.dumps(said, indent=1).encode()
+
+    async def handler(call: Call) -> None:
+        listed = {"object": "list", "data": [{"id": "m1"}, {"id": "m2"}]}
+        await (call.reply(listed) if call.method == "GET" else call.reply(raw, 404, etag='"1"'))
+
+    with standing(handler) as stand:
+        for stream in (False, True):
+            ask = {**ASK, "model": "hugh", "stream": stream}
+            found = httpx2.post(stand.url + "/v1/chat/completions", json=ask, timeout=20)
+            assert (found.status_code, found.headers.get("etag")) == (404, None if told is not None else '"1"')
+            assert found.headers["x-aligner-corrected"] == "false; reason=upstream_status"
+            assert found.json() == told if told is not None else found.content == raw
+        off = httpx2.post(stand.url + "/v1/chat/completions", json=ASK, headers={"x-aligner": "off"}, timeout=20)
+        assert (off.status_code, off.content) == (404, raw)
+
+
+def test_an_unknown_model_whose_upstream_lists_none_is_told_its_words() -> None:
+    async def handler(call: Call) -> None:
+        await call.reply(b'{"error":{"message":"no such model"}}', 404)
+
+    with standing(handler) as stand:
+        found = httpx2.post(stand.url + "/v1/chat/completions", json=ASK, timeout=20)
+    assert (found.status_code, found.content) == (404, b'{"error":{"message":"no such model"}}')
+
+
+def test_what_speaks_of_the_bytes_goes_where_they_change() -> None:
+    of_body = {"etag": '"1"', "digest": "sha-256=x", "content_digest": "sha-256=:x:", "last_modified": "yesterday"}
+    names = [name.replace("_", "-") for name in of_body]
+
+    async def handler(call: Call) -> None:
+        await call.reply(chat_reply(call.body["messages"][0]["content"]), **of_body)
+
+    with standing(handler) as stand:
+        for text, gone in (("a beta", True), ("fine", False)):
+            body = {"model": "m", "messages": [{"role": "user", "content": text}]}
+            headers = {"x-aligner": "off"} if not gone else {}
+            found = httpx2.post(stand.url + "/v1/chat/completions", json=body, headers=headers, timeout=20)
+            assert [name in found.headers for name in names] == [not gone] * 4

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Self
 
 from aligner.correct import outcome
@@ -24,6 +26,18 @@ from aligner.tokens import TextCodec
 from aligner.types import Chat, Completion, Correction, Delta, FinishReason, Sampling, as_chat
 
 Sends = Literal["ids", "text"]
+
+_FORWARDED: ContextVar[Mapping[str, str]] = ContextVar("forwarded", default=MappingProxyType({}))
+
+
+@contextmanager
+def forwarding(headers: Mapping[str, str]) -> Iterator[None]:
+    """Send these headers along with what this task, and those that it starts, ask of a corrector behind an address."""
+    token = _FORWARDED.set(headers)
+    try:
+        yield
+    finally:
+        _FORWARDED.reset(token)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,7 +286,8 @@ class RemoteAligner:
         if not self._api.model:
             self._api.model = await self._only_model(link)
         named = {name: body[name] for name in ("prompt", "max_tokens", "temperature")}
-        return {"model": self._api.model, **named, "extra_body": {k: v for k, v in body.items() if k not in named}}
+        rest = {k: v for k, v in body.items() if k not in named}
+        return {"model": self._api.model, **named, "extra_body": rest, "extra_headers": dict(_FORWARDED.get())}
 
     async def _only_model(self, link: Any) -> str:
         names = [str(model.id) async for model in link.client.models.list()]

@@ -14,6 +14,7 @@ from aligner.correct.open_row import OpenRow
 from aligner.correct.sentences import Splitter, parts
 from aligner.correct.ticket import Ticket
 from aligner.errors import PromptError
+from aligner.generate.collect import closing
 from aligner.prompts import EncodedPrompt, question_text
 from aligner.types import Chat, Completion, Correction, Delta, KeptBecause, Usage
 
@@ -21,9 +22,10 @@ from aligner.types import Chat, Completion, Correction, Delta, KeptBecause, Usag
 class SentenceSession:
     """One answer: its text is pushed as it comes, and `stream` shows its corrected sentences as soon as each is done.
 
-    A sentence stays as it is where its correction would be thrown away by a guard. What is shown cannot be taken back:
-    a guard of the whole text that fires at the end is named in the last delta. A session that is not finished must be
-    closed.
+    A sentence stays as it is where its correction would be thrown away by a guard, and where it does not fit. One that
+    the corrector fails on ends it all: the last delta says "error", and `unshown` is what was not corrected. What is
+    shown cannot be taken back: a guard of the whole text that fires at the end is named in the last delta. A session
+    that is not finished must be closed.
 
     Args:
         chat: the question.
@@ -55,6 +57,7 @@ class SentenceSession:
         self._row = OpenRow(loop)
         self._shown = self._behind = ""  # what was shown, and the white space behind it that was not yet
         self._kept: Counter[KeptBecause] = Counter()
+        self._done = 0  # characters of the answer in whose place the shown text stands
         self._count = 0
         self._usage = Usage()
         self._error: str | None = None
@@ -63,6 +66,11 @@ class SentenceSession:
     def text(self) -> str:
         """The answer so far."""
         return "".join(self._pushed)
+
+    @property
+    def unshown(self) -> str:
+        """What follows the shown text where nothing more is corrected: the rest of the answer so far."""
+        return self._behind * bool(self._shown) + self.text[self._done :]
 
     def push(self, text: str) -> None:
         """More of the answer."""
@@ -95,16 +103,23 @@ class SentenceSession:
     async def stream(self, answer: str | None = None) -> AsyncIterator[Delta]:
         """The correction of an answer that is whole; otherwise as `live`."""
         self.end(answer)
-        async for delta in self.live():
-            yield delta
+        async with closing(self.live()) as deltas:
+            async for delta in deltas:
+                if self._failed and not self._shown:  # the original still can be shown
+                    yield Delta(text=self.text)
+                yield delta
 
     async def live(self) -> AsyncIterator[Delta]:
         """The corrected sentences, each as soon as it is done, until `end` was called. Leaving early cancels."""
         try:
             self._read_ahead()
             while (coming := await self._coming.get()) is not None:
-                if text := await self._corrected(*coming):
-                    yield Delta(text=text)
+                delta = await self._corrected(*coming)
+                if self._failed:
+                    yield Delta(text="", finish_reason="error", usage=self._usage, kept_because="error")
+                    return
+                if delta.text:
+                    yield delta
             done = self._whole()
             # Where nothing was shown yet, the original still can be.
             if rest := parts(self.text)[1] if self._shown else done.text:
@@ -118,16 +133,23 @@ class SentenceSession:
         """Give up what was read ahead. Closing twice does nothing."""
         self._row.close()
 
-    async def _corrected(self, sentence: str, more: bool) -> str:
-        """What is shown for a sentence: the white space before it, and its correction or itself."""
+    @property
+    def _failed(self) -> bool:
+        return "error" in self._kept
+
+    async def _corrected(self, sentence: str, more: bool) -> Delta:
+        """What is shown for a sentence: the white space before it, and its correction, or itself and why."""
         core, behind = parts(sentence)
-        new = await self._asked(core, behind if more else "") if core else ""
+        new, reason = await self._asked(core, behind if more else "") if core else ("", None)
         text = self._behind * bool(self._shown) + new if new else ""
+        if self._failed:
+            return Delta(text="")
+        self._done += len(sentence)
         if new:
             self._shown, self._behind = self._shown + text, behind
-        return text
+        return Delta(text=text, kept_because=reason)
 
-    async def _asked(self, core: str, behind: str) -> str:
+    async def _asked(self, core: str, behind: str) -> tuple[str, KeptBecause | None]:
         self._count += 1
         job = self._job(core, self._shown, behind)
         ticket: Ticket | None = None
@@ -142,8 +164,9 @@ class SentenceSession:
             self._kept[reason] += 1
             self._error = self._error or written.error
         new = core if reason is not None else written.text.strip()
-        self._read_ahead(self._shown + (self._behind if self._shown and new else "") + new)
-        return new
+        if not self._failed:
+            self._read_ahead(self._shown + (self._behind if self._shown and new else "") + new)
+        return new, reason
 
     def _why_kept(self, core: str, written: Completion, job: Job) -> KeptBecause | None:
         if written.finish_reason == "error":
@@ -170,6 +193,9 @@ class SentenceSession:
         flags = tuple(f"kept_sentences:{reason}:{count}" for reason, count in sorted(self._kept.items()))
         prompt = EncodedPrompt(ids=(), flags=flags)
         shown = self._shown + (parts(self.text)[1] if self._shown else "")
+        if self._failed:  # what is half corrected is no correction
+            completion = Completion(text=self._shown, finish_reason="error", usage=self._usage, error=self._error)
+            return outcome.kept(self._chat, self.text, prompt, completion, "error")
         if self._count and sum(self._kept.values()) == self._count:  # nothing of it is the corrector's
             reason, _ = self._kept.most_common(1)[0]
             completion = Completion(text="", finish_reason="error", usage=self._usage, error=self._error)

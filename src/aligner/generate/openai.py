@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 
 from aligner.errors import ConfigError, GenerationError
 from aligner.generate.chat_api import Body, chat_body, check_url, completion_of, failed, request_key, usage_of
+from aligner.generate.collect import closing
 from aligner.generate.store import ResponseStore
 from aligner.types import Chat, Completion, Delta, Sampling, Usage
 
@@ -119,34 +120,40 @@ class OpenAIGenerator:
             ConfigError, GenerationError: as `generate`.
         """
         body = self.body(chat, sampling)
-        stored = self._stored(request_key(self.url, body))
-        if stored is not None:
-            yield Delta(text=stored.text)
-            yield Delta(text="", finish_reason=stored.finish_reason, usage=stored.usage)
+        key = request_key(self.url, body)
+        async with self._alone(key) as link:
+            stored = self._stored(key)
+            if stored is not None:
+                yield Delta(text=stored.text)
+                yield Delta(text="", finish_reason=stored.finish_reason, usage=stored.usage)
+                return
+            async with link.slots, closing(self._streamed(link.client, key, body)) as deltas:
+                async for delta in deltas:
+                    yield delta
+
+    async def _streamed(self, client: AsyncOpenAI, key: str, body: Body) -> AsyncIterator[Delta]:
+        texts: list[str] = []
+        reason: str | None = None
+        tokens: Any = None
+        try:
+            async for chunk in self._chunks(client, body):
+                tokens = chunk.get("usage") or tokens
+                for choice in (chunk.get("choices") or [])[:1]:
+                    reason = choice.get("finish_reason") or reason
+                    if text := (choice.get("delta") or {}).get("content"):
+                        texts.append(text)
+                        yield Delta(text=text)
+        except failures() as e:
+            self.explain(e)
+            yield Delta(text="", finish_reason="error", usage=usage_of(tokens))
             return
-        async with self.connected() as link, link.slots:
-            texts: list[str] = []
-            reason: str | None = None
-            tokens: Any = None
-            try:
-                async for chunk in self._chunks(link.client, body):
-                    tokens = chunk.get("usage") or tokens
-                    for choice in (chunk.get("choices") or [])[:1]:
-                        reason = choice.get("finish_reason") or reason
-                        if text := (choice.get("delta") or {}).get("content"):
-                            texts.append(text)
-                            yield Delta(text=text)
-            except failures() as e:
-                self.explain(e)
-                yield Delta(text="", finish_reason="error", usage=usage_of(tokens))
-                return
-            if reason is None:  # the connection was closed before the end
-                yield Delta(text="", finish_reason="error", usage=usage_of(tokens))
-                return
-            message = {"role": "assistant", "content": "".join(texts)}
-            whole = {"choices": [{"message": message, "finish_reason": reason}], "usage": tokens}
-            completion = self._keep(request_key(self.url, body), whole)
-            yield Delta(text="", finish_reason=completion.finish_reason, usage=completion.usage)
+        if reason is None:  # the connection was closed before the end
+            yield Delta(text="", finish_reason="error", usage=usage_of(tokens))
+            return
+        message = {"role": "assistant", "content": "".join(texts)}
+        whole = {"choices": [{"message": message, "finish_reason": reason}], "usage": tokens}
+        completion = self._keep(key, whole)
+        yield Delta(text="", finish_reason=completion.finish_reason, usage=completion.usage)
 
     def body(self, chat: Chat, sampling: Sampling) -> Body:
         """The request for a chat."""
@@ -159,13 +166,20 @@ class OpenAIGenerator:
             ConfigError, GenerationError: as `generate`.
         """
         key = request_key(self.url, body)
-        if self.store is None:
-            return await self._ask(key, body)
+        async with self._alone(key):
+            stored = self._stored(key)
+            return stored if stored is not None else await self._ask(key, body)
+
+    @asynccontextmanager
+    async def _alone(self, key: str) -> AsyncIterator[_Link]:
+        """The connections, while nobody else asks the same; the next one then finds the answer in the store."""
         async with self.connected() as link:
+            if self.store is None:
+                yield link
+                return
             lock = link.locks.setdefault(key, asyncio.Lock())
             async with lock:
-                stored = self._stored(key)
-                return stored if stored is not None else await self._ask(key, body)
+                yield link
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[_Link]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from contextlib import AsyncExitStack
 from time import perf_counter
 from typing import Literal
 
-from aligner.correct.remote import RemoteAligner
+from aligner.correct.remote import RemoteAligner, forwarding
 from aligner.errors import ConfigError, RequestError
 from aligner.serve import headers as h
 from aligner.serve import wire
@@ -21,12 +22,17 @@ from aligner.serve.outcome import Outcome
 from aligner.serve.policy import Policy
 from aligner.serve.shadow import Shadow
 from aligner.serve.stream import CorrectedStream
+from aligner.serve.unknown import with_known
 from aligner.serve.upstreams import Reply, Upstreams
 from aligner.serve.wire import Answer, Json
 from aligner.types import Corrector, Usage
 
 Mode = Literal["correct", "shadow"]
 _TELLS = b"x-aligner-corrected"
+_SILENCE = 60.0  # seconds that a client may pause within its body
+_TRACE = (b"traceparent", b"tracestate")  # W3C Trace Context: whoever works for a request is seen in its trace
+# They speak of the bytes of the upstream's body, and are wrong of another.
+_OF_BODY = (b"etag", b"digest", b"content-digest", b"repr-digest", b"content-md5", b"last-modified", b"accept-ranges")
 
 
 class Corrected:
@@ -78,8 +84,10 @@ class Corrected:
             RequestError: what the client is to be told.
             ClientLeft: it did not wait.
         """
-        data = await exchange.body()
-        await exchange.unless_left(self._answer(kind, data, exchange))
+        data = await _body(exchange)
+        traced = {name.decode(): value for name in _TRACE if (value := h.get(exchange.headers, name)) is not None}
+        with forwarding(traced):
+            await exchange.unless_left(self._answer(kind, data, exchange))
 
     async def _answer(self, kind: wire.Kind, data: bytes, exchange: Exchange) -> None:
         await self._reply(await self._read(kind, data, exchange), exchange)
@@ -99,7 +107,10 @@ class Corrected:
             raise await self._unknown(body.get("model"), exchange)
         untouched = "off" if options.off else None if self._drawn(data) else "share"
         wanted, unchecked = _wanted(body, corrector)
-        untouched = untouched or unchecked or wire.why_not(kind, body, wire.question(kind, body))
+        question = wire.question(kind, body)
+        untouched = untouched or unchecked or wire.why_not(kind, body, question)
+        if untouched is None and kind != "completions" and not question[-1].content.strip():
+            untouched = "no_question"  # an image, say, of which the corrector sees nothing
         if route.model is not None:
             body["model"], changed = route.model, True
         return Asked(
@@ -115,23 +126,40 @@ class Corrected:
         return int.from_bytes(digest[:8], "big") < self.share * 2**64
 
     async def _unknown(self, model: object, exchange: Exchange) -> RequestError:
-        try:
-            found = await self.upstreams.models(exchange.headers, own_key=self.own_keys)
-            names = [str(m["id"]) for m in found[:100]]
-        except RequestError:
-            names = []
-        known = ", ".join(names) or ", ".join(f"{name}/…" for name in self.upstreams.names)
+        known = await self._known(exchange) or ", ".join(f"{name}/…" for name in self.upstreams.names)
         what = f"the model '{str(model)[:200]}' is not known" if model is not None else "'model' is missing"
         return RequestError(f"{what}; known: {known}", status=404, code="model_not_found")
 
+    async def _known(self, exchange: Exchange) -> str:
+        """The names of all models; "" where no upstream tells them."""
+        try:
+            found = await self.upstreams.models(exchange.headers, own_key=self.own_keys)
+        except RequestError:
+            return ""
+        return ", ".join(str(m["id"]) for m in found[:100])
+
+    async def _not_found(self, asked: Asked, exchange: Exchange, reply: Reply) -> None:
+        """The upstream's own 404; one that knows no such model is followed by the models that there are."""
+        data = await self.upstreams.whole(reply)
+        packed = (h.get(reply.headers, b"content-encoding") or "identity") != "identity"
+        body = None if packed else with_known(data, await self._known(exchange))
+        headers = told(reply, b"content-length", *(() if body is None else _OF_BODY))
+        headers.append((_TELLS, b"false; reason=upstream_status"))
+        await exchange.reply(reply.status, data if body is None else wire.write(body), headers)
+
     async def _reply(self, asked: Asked, exchange: Exchange) -> None:
         metrics, began = self.policy.metrics, perf_counter()
+        if asked.untouched is None and self.shadow is None:
+            self.policy.admit()
         async with self.upstreams.ask(
             asked.route.upstream, "POST", exchange.target, exchange.headers, asked.data, own_key=self.own_keys,
             plain=asked.untouched is None,
         ) as reply:  # fmt: skip
             kind = h.get(reply.headers, b"content-type") or ""
             streamed = kind.partition(";")[0].strip().lower() == "text/event-stream"
+            if reply.status == 404 and asked.untouched is None and not asked.route.upstream.name:
+                await self._not_found(asked, exchange, reply)
+                return
             if asked.untouched is not None or reply.status != 200:
                 await self._through(exchange, reply, asked.untouched or "upstream_status")
                 return
@@ -142,20 +170,22 @@ class Corrected:
                 raise RequestError("the upstream compressed its answer though it was asked not to", status=502,
                                    code="upstream_invalid")  # fmt: skip
             if streamed:
-                await exchange.start(reply.status, told(reply, b"content-length"))
+                self.policy.admit()
+                await exchange.start(reply.status, told(reply, b"content-length", *_OF_BODY))
                 await CorrectedStream(
                     asked, exchange, self.upstreams, self.policy, sentences=self.sentences, began=began
                 ).send(reply)  # fmt: skip
                 return
             data = await self.upstreams.whole(reply)
-            status, headers = reply.status, told(reply, b"content-length")
+            status = reply.status
         seconds = perf_counter() - began
         metrics.upstream_seconds.observe(seconds)
         response = wire.read_reply(data)
         answers = asked.formatted(wire.answers(asked.kind, asked.body, response))
         outcomes = await self.policy.correct_all(answers, asked.corrector)
-        headers.append((_TELLS, _told(outcomes)))
         changed = _put_back(asked.options, response, answers, outcomes, seconds)
+        headers = told(reply, b"content-length", *(_OF_BODY if changed else ()))
+        headers.append((_TELLS, _told(outcomes)))
         await exchange.reply(status, wire.write(response) if changed else data, headers)
 
     async def _through(self, exchange: Exchange, reply: Reply, reason: str) -> None:
@@ -178,6 +208,24 @@ class Corrected:
         self.policy.metrics.upstream_seconds.observe(perf_counter() - began)
         shadow.record(asked.body, heard.answers(), asked.corrector)
         await exchange.end()
+
+
+async def _body(exchange: Exchange) -> bytes:
+    """A request's body.
+
+    Raises:
+        RequestError: 408, nothing of it came for a while; 413, it is too long.
+    """
+    pieces: list[bytes] = []
+    try:
+        async with asyncio.timeout(_SILENCE) as limit:
+            async for piece in exchange.pieces():
+                pieces.append(piece)
+                limit.reschedule(asyncio.get_running_loop().time() + _SILENCE)
+    except TimeoutError:
+        raise RequestError(f"nothing of the request's body came for {_SILENCE:g} s; send it again", status=408,
+                           code="request_timeout") from None  # fmt: skip
+    return b"".join(pieces)
 
 
 def told(reply: Reply, *without: bytes) -> h.Headers:

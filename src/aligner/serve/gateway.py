@@ -8,7 +8,9 @@ It is plain ASGI on raw JSON: a framework that checks and rebuilds every body co
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from time import perf_counter
 
 from aligner.errors import RequestError
@@ -23,12 +25,15 @@ from aligner.serve.playground.files import playground_files
 from aligner.serve.upstreams import Upstreams
 
 _log = logging.getLogger(__name__)
+_FRAMES = 5  # of the places where an error came by
 
 KINDS: dict[str, wire.Kind] = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completions",
     "/v1/responses": "responses",
 }
+# Where clients ask whose base URL has no /v1. Passed on as they are, their answers would come uncorrected.
+_BARE = ("/chat/completions", "/responses")
 SETTINGS = "/playground/settings"
 
 
@@ -96,6 +101,8 @@ class Gateway:
 
     async def _handle(self, exchange: Exchange) -> None:
         began = perf_counter()
+        if exchange.path in _BARE:
+            exchange.path, exchange.target = f"/v1{exchange.path}", f"/v1{exchange.target}"
         endpoint = exchange.path if exchange.path in KINDS or exchange.path in self._own else "other"
         try:
             await self._answer(exchange)
@@ -104,10 +111,7 @@ class Gateway:
         except RequestError as e:
             await _refuse(exchange, e)
         except Exception as e:
-            # Its words may hold what nobody may read, so only its kind is told.
-            _log.exception("a request failed") if _log.isEnabledFor(logging.DEBUG) else _log.error(
-                "a request failed: %s", type(e).__name__
-            )
+            _log.error("a request failed: %s", _where(e))
             await _refuse(
                 exchange, RequestError("the gateway failed; its log says more", status=500, code="internal_error")
             )
@@ -183,6 +187,15 @@ class Gateway:
         await exchange.json({"object": "list", "data": found})
 
 
+def _where(error: BaseException) -> str:
+    """An error's kind and where it was raised. Its words, and those of its cause, may hold what nobody may read."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
+    places = " < ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames))
+    return f"{type(error).__name__} at {places}"
+
+
 async def _refuse(exchange: Exchange, error: RequestError) -> None:
     """Tell the client what is wrong; where a reply has begun, it can only be broken off."""
     if exchange.finished:
@@ -194,5 +207,5 @@ async def _refuse(exchange: Exchange, error: RequestError) -> None:
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     # What was not read of the body is not read any more.
-    headers += [(b"connection", b"close")] if error.status == 413 else []
+    headers += [(b"connection", b"close")] if error.status in (408, 413) else []
     await exchange.json(wire.error_body(error), error.status, headers)

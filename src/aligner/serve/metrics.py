@@ -62,7 +62,9 @@ class Metrics:
         )  # fmt: skip
         self.tokens = Counter("aligner_corrector_tokens", "Tokens of the corrector.", ("kind",), registry=at)
         self.shadow_dropped = Counter(
-            "aligner_shadow_dropped", "Answers that shadow mode left out because too many waited.", registry=at
+            "aligner_shadow_dropped",
+            "Answers that shadow mode left out because too many waited, or it was stopped.",
+            registry=at,
         )
 
     def corrected(self, correction: Correction, seconds: float) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -13,13 +12,13 @@ from typing import Any, Literal
 from aligner.correct.keep_best import KeepBest
 from aligner.errors import AlignerError, RequestError
 from aligner.generate.collect import closing
+from aligner.serve.failures import as_told, did_not_fit, wrong
 from aligner.serve.metrics import Metrics
 from aligner.serve.outcome import Outcome
 from aligner.serve.wire import Answer
 from aligner.types import Chat, Completion, Correction, Corrector, Delta, Opened, OpenedLive, Opens, Usage
 
 OnFailure = Literal["error", "pass-through"]
-_log = logging.getLogger(__name__)
 _RETRY = 1  # seconds after which a client that was refused may come again
 
 
@@ -46,6 +45,7 @@ class Policy:
         self.metrics, self.on_failure, self.strict = metrics, on_failure, strict
         self.timeout, self.max_waiting = timeout, max_waiting
         self.waiting = 0
+        self._admits = on_failure == "error"  # else the original takes the place of what does not fit in the queue
 
     def open(self, question: Chat, corrector: Corrector) -> Opened | None:
         """Begin to read an answer that is still being written; None where the corrector cannot do that."""
@@ -58,8 +58,8 @@ class Policy:
         self.metrics.read_ahead.inc()
         return opened
 
-    async def correct(self, answer: Answer, corrector: Corrector) -> Outcome:
-        """Correct one answer.
+    async def correct(self, answer: Answer, corrector: Corrector, *, bounded: bool = True) -> Outcome:
+        """Correct one answer; one that was admitted need not be `bounded` by the queue.
 
         Raises:
             RequestError: 502 or 504 where the corrector fails, 413 where the answer is too long, 429 where too many
@@ -69,7 +69,7 @@ class Policy:
             return self._untouched(answer)
         began = perf_counter()
         try:
-            with self._place():
+            with self._place(bounded=bounded):
                 async with asyncio.timeout(self.timeout):
                     correction = await corrector.acorrect(answer.question, answer.text, **_format(answer))
         except TimeoutError:
@@ -105,7 +105,7 @@ class Policy:
             RequestError: as `correct`; also where the corrector fails after some of its text was shown.
         """
         if answer.untouched is not None or answer.wanted is not None:
-            outcome = await self.correct(answer, corrector)
+            outcome = await self.correct(answer, corrector, bounded=not self._admits)
             yield outcome.text
             yield replace(outcome, buffered=answer.untouched is None)
             return
@@ -114,14 +114,18 @@ class Policy:
         held = ""  # the whole answer in one piece may be a copy, or what is kept because of a failure
         ended = Delta(text="", finish_reason="error", kept_because="error")
         failure: Exception | None = None
+        refused: RequestError | None = None
         try:
-            with self._place():
+            with self._place(bounded=not self._admits):
                 async with (
                     asyncio.timeout(self.timeout) as limit,
                     closing(_streamed(answer, corrector, opened)) as deltas,
                 ):
                     async for delta in deltas:
                         limit.reschedule(None)  # the time that the client takes is not the corrector's
+                        if self.strict and delta.kept_because == "too_long":
+                            refused = self._too_long(None)
+                            break
                         if delta.finish_reason is not None:
                             ended = delta
                         if delta.text:
@@ -138,19 +142,16 @@ class Policy:
             failure = self._slow()
         except Exception as e:
             failure = e
+        if refused is not None:
+            raise refused
         kept = ended.kept_because
         if failure is None and kept == "error":
-            failure = _wrong("the corrector failed")
+            failure = wrong("the corrector failed")
         if failure is not None:
-            if shown:
-                self.metrics.failed("error")
-                raise failure if isinstance(failure, RequestError) else _wrong(_said(failure))
-            outcome = self._failed(answer, failure)
-            yield outcome.text
-            yield outcome
+            rest = opened.unshown if isinstance(opened, OpenedLive) else None
+            for last in self._broken(answer, failure, "".join(shown), rest):
+                yield last
             return
-        if kept == "too_long" and self.strict:
-            raise self._too_long(answer, None)
         if held:
             shown.append(held)
             yield held
@@ -184,12 +185,16 @@ class Policy:
 
         last = Delta(text="", finish_reason="error", kept_because="error")
         failure: Exception | None = None
+        refused: RequestError | None = None
         try:
-            with self._place():
+            with self._place(bounded=not self._admits):
                 async with asyncio.timeout(None) as limit, closing(opened.live()) as deltas:
                     whole.add_done_callback(over)
                     async for delta in deltas:
                         last = delta
+                        if self.strict and delta.kept_because == "too_long":
+                            refused = self._too_long(None)
+                            break
                         if delta.text:
                             if not shown:
                                 self.metrics.first_seconds.observe(perf_counter() - began)
@@ -204,15 +209,14 @@ class Policy:
             failure = self._slow()
         except Exception as e:
             failure = e
+        if refused is not None:
+            raise refused
         answer = await whole
         if failure is None and last.kept_because == "error":
-            failure = _wrong("the corrector failed")
+            failure = wrong("the corrector failed")
         if failure is not None:
-            outcome = self._failed(answer, failure)
-            if shown:
-                raise failure if isinstance(failure, RequestError) else _wrong(_said(failure))
-            yield outcome.text
-            yield outcome
+            for part in self._broken(answer, failure, "".join(shown), opened.unshown):
+                yield part
             return
         completion = Completion(text="".join(shown), finish_reason=last.finish_reason or "stop",
                                 usage=last.usage or Usage())  # fmt: skip
@@ -226,9 +230,9 @@ class Policy:
 
     def _outcome(self, answer: Answer, correction: Correction, began: float) -> Outcome:
         if correction.kept_because == "error":
-            return self._failed(answer, _wrong(correction.completion.error or "the corrector failed"))
-        if correction.kept_because == "too_long" and self.strict:
-            raise self._too_long(answer, correction.completion.error)
+            return self._failed(answer, wrong(correction.completion.error or "the corrector failed"))
+        if self.strict and did_not_fit(correction):
+            raise self._too_long(correction.completion.error)
         seconds = perf_counter() - began
         self.metrics.corrected(correction, seconds)
         return Outcome(text=correction.text, reason=correction.kept_because, correction=correction, seconds=seconds)
@@ -238,13 +242,33 @@ class Policy:
         return Outcome(text=answer.text, reason=answer.untouched)
 
     def _failed(self, answer: Answer, error: Exception) -> Outcome:
-        told = error if isinstance(error, RequestError) else _wrong(_said(error))
+        told = as_told(error)
         self.metrics.failed(told.code)
         if self.on_failure == "pass-through":
             return Outcome(text=answer.text, reason=told.code)
         raise told
 
-    def _too_long(self, answer: Answer, said: str | None) -> RequestError:
+    def _broken(self, answer: Answer, error: Exception, shown: str, rest: str | None) -> Iterator[str | Outcome]:
+        """What follows the text that was shown where the corrector fails; `rest` are sentences that it did not reach.
+
+        Raises:
+            RequestError: the policy says so; or of what was shown nobody can say where the original goes on.
+        """
+        told = as_told(error)
+        outcome = self._failed(answer, told)
+        if not shown:
+            yield outcome.text
+            yield outcome
+            return
+        if rest is None:
+            raise told
+        yield rest
+        completion = Completion(text=shown, finish_reason="error")
+        correction = Correction(question=answer.question, answer=answer.text, text=shown + rest,
+                                completion=completion, kept_because="error")  # fmt: skip
+        yield replace(outcome, text=correction.text, correction=correction, late=not correction.is_copy)
+
+    def _too_long(self, said: str | None) -> RequestError:
         self.metrics.failed("too_long")
         return RequestError(f"the answer does not fit the corrector ({said or 'question and answer are too long'}); "
                             "ask for a shorter one, or leave --strict out", status=413,
@@ -254,12 +278,29 @@ class Policy:
         return RequestError(f"the corrector did not finish within {self.timeout:g} s; try again, or raise "
                             "--correction-timeout", status=502, code="correction_timeout")  # fmt: skip
 
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        """A place in the corrector's queue, which is bounded."""
+    def admit(self) -> None:
+        """Whether an answer that nobody asked for yet would find a place before the corrector.
+
+        Raises:
+            RequestError: 429, it would not, and the original may not take its place.
+        """
+        if self._admits:
+            self._check_room()
+
+    def _check_room(self) -> None:
         if self.waiting >= self.max_waiting:
             raise RequestError(f"{self.max_waiting} answers wait for the corrector already; come again in a moment",
                                status=429, code="queue_full", retry_after=_RETRY)  # fmt: skip
+
+    @contextmanager
+    def _place(self, *, bounded: bool = True) -> Iterator[None]:
+        """A place in the corrector's queue, which is bounded.
+
+        A stream that was admitted has begun: its upstream is paid, and its client can be told no status any more. So it
+        is not refused, and the queue may grow by the streams that are under way.
+        """
+        if bounded:
+            self._check_room()
         self.waiting += 1
         self.metrics.waiting.inc()
         try:
@@ -278,15 +319,3 @@ def _streamed(answer: Answer, corrector: Corrector, opened: Opened | None) -> As
 def _format(answer: Answer) -> dict[str, Any]:
     """What a corrector is told of the format that the answer must keep to."""
     return {} if answer.wanted is None else {"response_format": answer.wanted}
-
-
-def _said(error: Exception) -> str:
-    """Errors of ours are written to be read; others may hold anything, so only their kind is told."""
-    if isinstance(error, AlignerError):
-        return " ".join(str(error).split())
-    _log.error("the corrector failed: %s", type(error).__name__)
-    return f"the corrector failed ({type(error).__name__})"
-
-
-def _wrong(message: str) -> RequestError:
-    return RequestError(message, status=502, code="correction_failed")

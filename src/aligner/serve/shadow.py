@@ -12,6 +12,7 @@ from aligner.serve.wire import Answer, Json
 from aligner.types import Corrector
 
 _log = logging.getLogger(__name__)
+_PATIENCE = 5.0  # seconds that a server which stops waits for corrections
 
 
 class Shadow:
@@ -38,7 +39,10 @@ class Shadow:
             task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Give up what still waits."""
+        """Wait a moment for what still waits, and give up the rest."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_PATIENCE)
+        self._policy.metrics.shadow_dropped.inc(len(self._tasks))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -24,6 +24,7 @@ _KEEP_ALIVE = 4.0
 _CONNECT = 10.0
 _PIECE = 1 << 18  # bytes that are sent, or wait to be read, at a time
 _HEADER = 1 << 16  # bytes that one header of a reply may have
+_SECRETS = (b"authorization", b"cookie", b"api-key", b"x-api-key", b"x-goog-api-key")  # by which clients are known
 _ASCII = "".join(map(chr, range(0x21, 0x7F)))
 
 
@@ -222,6 +223,8 @@ class Upstreams:
     async def models(self, headers: Sequence[tuple[bytes, bytes]], *, own_key: bool) -> list[dict[str, Any]]:
         """All upstreams' models; those of a named one are called NAME/model. One that does not tell has none.
 
+        A client's own key is for the first upstream, and no other is sent it.
+
         Raises:
             RequestError: 502, no upstream tells.
         """
@@ -239,7 +242,9 @@ class Upstreams:
     async def _models(
         self, upstream: Upstream, headers: Sequence[tuple[bytes, bytes]], own_key: bool
     ) -> list[dict[str, Any]]:
-        kept = h.passing(headers, b"content-type", b"transfer-encoding")
+        # The list is read here, so it may be no 304 and no part.
+        without = [b"content-type", b"transfer-encoding", b"if-none-match", b"if-modified-since", b"range"]
+        kept = h.passing(headers, *without, *(() if upstream is self.first else _SECRETS))
         async with self.ask(upstream, "GET", "/v1/models", kept, None, own_key=own_key, plain=True) as reply:
             if reply.status != 200:
                 raise RequestError(f"the upstream's list of models is not to be had (status {reply.status})",
