@@ -404,6 +404,19 @@ def test_other_paths_are_proxied() -> None:
         assert stand.upstream.calls[1].path == "/tokenize"
 
 
+@pytest.mark.parametrize(("kind", "shown"), [("web_search_call", "a omega"), ("function_call", "a beta")])
+def test_an_answer_behind_a_search_is_whole_and_one_beside_a_call_is_not(kind: str, shown: str) -> None:
+    async def handler(call: Call) -> None:
+        part = {"type": "output_text", "text": "a beta", "annotations": []}
+        message = {"type": "message", "role": "assistant", "content": [part]}
+        await call.reply({"id": "r", "object": "response", "output": [{"type": kind, "id": "c"}, message]})
+
+    with standing(handler) as stand:
+        reply = post(stand.url, {"model": "m", "input": "q"}, "/v1/responses").json()
+    assert reply["output"][1]["content"][0]["text"] == shown
+    assert reply["output"][0] == {"type": kind, "id": "c"}
+
+
 def test_completions_and_responses() -> None:
     async def handler(call: Call) -> None:
         if call.path == "/v1/completions":

@@ -25,6 +25,10 @@ _CLOSED = re.compile(r"(?:(?!<think>).)*?</think>\s*(?:\n\s*|\Z)", re.DOTALL)
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 # What describes the upstream's tokens, and so is wrong once the text is another.
 OF_TOKENS = ("logprobs", "token_ids", "annotations")
+# Calls of the Responses API that its server runs itself: the answer behind them is whole.
+_RUN_THERE = frozenset({
+    "code_interpreter_call", "file_search_call", "image_generation_call", "mcp_call", "web_search_call",
+})  # fmt: skip
 _STRUCTURED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar")
 
 
@@ -265,8 +269,9 @@ def _responses(response: Json) -> Iterator[Answer]:
 
 
 def is_call(item: Any) -> bool:
-    """Whether an item of the Responses API calls a tool."""
-    return isinstance(item, dict) and str(item.get("type", "")).endswith("_call")
+    """Whether an item of the Responses API calls a tool that the client is to run; the answer is not whole then."""
+    kind = str(item.get("type", "")) if isinstance(item, dict) else ""
+    return kind.endswith("_call") and kind not in _RUN_THERE
 
 
 def _turns(messages: Any) -> Iterator[Message]:
