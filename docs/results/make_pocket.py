@@ -1,6 +1,6 @@
 """Writes docs/results/pocket.md from a run of the demo, and of `aligner reproduce table1` where there is one.
 
-    python docs/results/make_pocket.py runs/demo [runs/table1]
+    python docs/results/make_pocket.py runs/demo [runs/table1] [--note TEXT]
 
 Either may be a run of the other kind; where there are several correctors, the main table is M's.
 
@@ -9,8 +9,8 @@ Every bar of the suite is computed from the run's own files, met or not.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -150,7 +150,7 @@ def splits_table(runs: list[tuple[Path, str]]) -> list[str]:
     return lines
 
 
-def main(demo: Path, table1: Path | None) -> None:
+def main(demo: Path, table1: Path | None, note: str) -> None:
     run = RunDir.open(demo)
     result, environment = run.result(), run.environment()
     if result is None:
@@ -171,7 +171,7 @@ def main(demo: Path, table1: Path | None) -> None:
         f"{environment['packages']['torch']}, revision {environment['git']}. "
         f"{made['seconds'] / 60:.1f} minutes, of which evaluation {sum(result['seconds'].values()) / 60:.1f}; "
         f"made in this run: {', '.join(made['made']) or 'nothing'}; "
-        f"from the cache: {', '.join(made['from_cache']) or 'nothing'}.",
+        f"from the cache: {', '.join(made['from_cache']) or 'nothing'}. {note}".rstrip(),
         "",
         f"ω in per cent, corrector {corrector}, all splits:",
         "",
@@ -195,4 +195,9 @@ def main(demo: Path, table1: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("demo", type=Path)
+    parser.add_argument("table1", type=Path, nargs="?")
+    parser.add_argument("--note", default="", help="what else is to be known of the run")
+    options = parser.parse_args()
+    main(options.demo, options.table1, options.note)
