@@ -1,26 +1,20 @@
-"""The gate and keep-best on answers of pocket upstreams that no corrector was trained on, judged by the oracle.
+"""The gate on answers of pocket upstreams that no corrector was trained on, judged by the oracle.
 
-    python benchmarks/gate.py --aligner DIR [--base DIR] [--only gate|keep-best] [--quick] [--json OUT.json]
+    python benchmarks/gate.py --aligner DIR [--quick] [--json OUT.json]
 
-Gate: calibrated on triplets as training holds them out (seen upstreams, the fallible teacher), then beside the same
+It is calibrated on triplets as training holds them out (seen upstreams, the fallible teacher), then beside the same
 corrector without a gate: edits of faultless answers, what the gate loses, seconds and tokens per answer. "Missed" is a
 share of all faulty answers: those that the gate lets through and that the corrector alone would have made better by the
 oracle's scores. One that the corrector would copy, or change and not make better, is not missed when it is let through;
 "faulty_passed" counts every faulty answer that is let through, whatever the corrector would have done with it. "At
 1 % missed" and "at 1 % of faulty answers passed" have the lowest threshold at which that share is at most 1 % on these
 very answers; "balanced" and "strict" are as calibrated, which knows none of them.
-
-Keep-best: a reward model trained here with TRL on pairs of the training split ranks the answer and its corrections;
-regressions (a dimension of the oracle's scores below the answer's) beside one greedy correction. Half of the pairs are
-the teacher's correction over the answer, half the teacher's over a sampled one of the corrector's own: what it gets
-wrong looks otherwise than what upstreams get wrong.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,16 +22,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import torch
 from common import interleaved, row, write
 
-from aligner import Aligner, RewardScorer, Triplet
+from aligner import Aligner, Triplet
 from aligner.correct.calibrate import calibration
+from aligner.correct.card import checkpoint_place
 from aligner.correct.gate import NEVER, Gate
-from aligner.correct.keep_best import KeepBest
 from aligner.pocket.faults import text_of
 from aligner.pocket.oracle import Oracle, oracle
-from aligner.pocket.suite import triplets
 from aligner.pocket.tasks import TASKS, Question, Split, Tasks
 from aligner.pocket.teacher import Teacher
 from aligner.pocket.upstreams import TRIPLET_WAYS, Answerer, ScriptedUpstream, profiles
@@ -48,6 +40,7 @@ CORRECTED = [task for task in TASKS if task != "sums"]
 FAULTY = 0.6
 MISSED = "share of the faulty answers: passed by the gate, and made better by the corrector without it"
 CANDIDATES = Sampling(temperature=0.7, seed=1)
+WRONG = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +156,7 @@ def gate_rows(aligner: Aligner, judge: Oracle, quick: bool) -> list[dict[str, An
             "faulty_copied_without_gate": sum(i.faulty and not changed for i, _, changed, _ in facts) / faulty,
             "faultless_passed": sum(p and not i.faulty for i, p, _, _ in facts) / good,
             "regressions": sum(after["worse"]) / len(items), "regressions_without": sum(alone["worse"]) / len(items),
-            "repaired": _share(items, after["right"]), "repaired_without": _share(items, alone["right"]),
+            "repaired": share_right(items, after["right"]), "repaired_without": share_right(items, alone["right"]),
         })  # fmt: skip
     for r in rows:
         print(r, flush=True)
@@ -194,91 +187,27 @@ def cost_rows(aligner: Aligner, items: Sequence[Item], gates: Mapping[str, Gate]
     return rows
 
 
-def training_pairs(aligner: Aligner, tasks: Tasks, pairs: int) -> Iterator[dict[str, Any]]:
-    """Pairs of the training split: the teacher's correction over the answer, and over the corrector's own."""
-
-    def side(question: Any, answer: str) -> list[dict[str, str]]:
-        asked = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
-        return [*asked, {"role": "assistant", "content": answer}]
-
-    drawn = list(triplets(tasks, 2 * pairs, 0))
-    sampled = aligner.correct_each((t["question"], t["answer"], CANDIDATES) for t in drawn)
-    rejected = {"answer": 0, "own": 0}
-    for t, own in zip(drawn, sampled, strict=True):
-        for kind, text in (("answer", t["answer"]), ("own", own.text)):
-            if rejected[kind] < pairs // 2 and text != t["correction"] and (kind == "answer" or not own.is_copy):
-                rejected[kind] += 1
-                yield {"chosen": side(t["question"], t["correction"]), "rejected": side(t["question"], text)}
-
-
-def reward_model(base: str, rows: Iterator[dict[str, Any]], place: Path) -> int:
-    """Train a reward model; returns the number of pairs."""
-    from datasets import Dataset
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-    from trl import RewardConfig, RewardTrainer
-
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
-    model.config.pad_token_id = tokenizer.pad_token_id
-    data = Dataset.from_list(list(rows)).shuffle(seed=0)
-    config = RewardConfig(
-        output_dir=str(place / "trainer"), num_train_epochs=1, per_device_train_batch_size=32, learning_rate=1e-3,
-        lr_scheduler_type="linear", warmup_steps=10, max_length=256, save_strategy="no", report_to=[], use_cpu=True,
-        logging_steps=20, disable_tqdm=True, seed=0, gradient_checkpointing=False, bf16=False,
-    )  # fmt: skip
-    trainer = RewardTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer)
-    trainer.train()
-    trainer.model.save_pretrained(place)
-    tokenizer.save_pretrained(place)
-    return len(data)
-
-
-def keep_best_rows(aligner: Aligner, base: str, judge: Oracle, quick: bool) -> list[dict[str, Any]]:
-    aligner.gate = None
-    items = unseen_answers(judge, 150 if quick else 1000, 1)
-    alone = outcome(judge, items, correct(aligner, items))
-    with tempfile.TemporaryDirectory() as directory:
-        pairs = reward_model(base, training_pairs(aligner, judge.tasks, 300 if quick else 8000), Path(directory))
-        scorer = RewardScorer.from_pretrained(directory, device="cpu")
-    best = KeepBest(aligner=aligner, ranker=scorer, count=4)
-    kept = list(best.correct_batch((item.question.text, item.answer) for item in items))
-    after = outcome(judge, items, kept)
-    ours, theirs = sum(after["worse"]) / len(items), sum(alone["worse"]) / len(items)
-    return [{
-        "name": "keep-best of 4 and the answer", "peer": "one greedy correction", "metric": "regressions",
-        "unit": "share", "ours": ours, "theirs": theirs, "ratio": theirs / ours if ours else None,
-        "answers": len(items), "pairs": pairs, "changed": sum(after["changed"]) / len(items),
-        "changed_without": sum(alone["changed"]) / len(items),
-        "kept": {why: sum(c.kept_because == why for c in kept) for why in ("not_better", "unscored")},
-        "repaired": _share(items, after["right"]), "repaired_without": _share(items, alone["right"]),
-    }]  # fmt: skip
-
-
-def _share(items: Sequence[Item], right: Sequence[bool]) -> float:
+def share_right(items: Sequence[Item], right: Sequence[bool]) -> float:
     """Of the faulty answers, those that are faultless now."""
     return sum(r for item, r in zip(items, right, strict=True) if item.faulty) / sum(item.faulty for item in items)
+
+
+def report(rows: list[dict[str, Any]], place: Path | None) -> None:
+    """Print the rows, and write them where they are wanted."""
+    write(rows, place)
+    for r in rows:
+        ratio = "" if r["ratio"] is None else f"ratio {r['ratio']:.2f}"
+        print(f"{r['name']:<46} {r['metric']:<27} ours {r['ours']:8.4f}  {r['peer']} {r['theirs']:8.4f} {ratio}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--aligner", type=Path, required=True, help="a corrector of the pocket suite")
-    parser.add_argument("--base", help="what the reward model starts from; left out: the corrector's own weights")
-    parser.add_argument("--quick", action="store_true", help="fewer answers, pairs and repeats")
-    parser.add_argument("--only", choices=("gate", "keep-best"), help="one half; left out: both")
+    parser.add_argument("--quick", action="store_true", help="fewer answers and repeats")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    judge = oracle()
-    model = options.aligner / "model" if (options.aligner / "model").is_dir() else options.aligner
-    rows: list[dict[str, Any]] = []
-    with Aligner.from_pretrained(model) as aligner:
-        parts = {"gate": gate_rows, "keep-best": partial(keep_best_rows, base=options.base or str(model))}
-        for name, part in parts.items():
-            if options.only in (None, name):
-                rows += part(aligner, judge=judge, quick=options.quick)
-                write(rows, options.json)
-    for r in rows:
-        ratio = "" if r["ratio"] is None else f"ratio {r['ratio']:.2f}"
-        print(f"{r['name']:<56} {r['metric']:<27} ours {r['ours']:8.4f}  {r['peer']} {r['theirs']:8.4f} {ratio}")
+    with Aligner.from_pretrained(checkpoint_place(options.aligner)) as aligner:
+        report(gate_rows(aligner, oracle(), options.quick), options.json)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from aligner.correct.keep_best import KeepBest, load_ranker
 from aligner.correct.run import CorrectConfig
 from aligner.errors import ConfigError, GenerationError, OutOfMemoryError
 from aligner.prompts import PromptFormat
+from aligner.serve.config import ServeConfig
 from aligner.types import Chat, Completion, Correction, Usage, as_chat
 from tests.models import byte_bpe_tokenizer, tiny_model
 
@@ -71,6 +72,15 @@ def test_the_highest_mean_score_wins_and_usage_adds_up() -> None:
     assert (found.text, found.kept_because) == ("abcde", None)
     assert found.completion.usage == Usage(prompt_tokens=40, completion_tokens=3 + 5 + 2 + 3)
     assert scorer.asked == [["ab", "abc", "abcde"]]  # copies and repetitions are not asked for
+
+
+def test_what_scores_no_more_than_a_margin_above_the_answer_is_out() -> None:
+    aligner = object.__new__(Aligner)
+    candidates = [correction("ab", text) for text in ("abc", "abcd")]
+    for margin, text in ((0.9, "abcd"), (1.0, "ab"), (5.0, "ab")):  # the mean of length and zero: 1, and 2 - 1
+        best_of = KeepBest(aligner=aligner, ranker=Lengths(), margin=margin)
+        found = asyncio.run(best_of.best(candidates))
+        assert (found.text, found.kept_because) == (text, None if text != "ab" else "not_better")
 
 
 @pytest.mark.parametrize("texts", [("a",), ("xy",), ("xy", "a", "zw")])
@@ -165,6 +175,11 @@ def test_what_cannot_rank_is_refused(aligner) -> None:
         KeepBest(aligner=aligner, ranker=3)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="best_of is 0"):
         KeepBest(aligner=aligner, ranker=Lengths(), count=0)
+    for margin in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="margin is"):
+            KeepBest(aligner=aligner, ranker=Lengths(), margin=margin)
+    with pytest.raises(ConfigError, match="in the units of scores, and this ranker judges"):
+        KeepBest(aligner=aligner, ranker=Order("ab"), margin=1.0)
 
 
 def test_rankers_are_loaded_by_name() -> None:
@@ -175,6 +190,13 @@ def test_rankers_are_loaded_by_name() -> None:
         load_ranker("builtins:dict")
     with pytest.raises(ConfigError, match="it cannot be made with no arguments"):
         load_ranker(f"{__name__}:Order")
+
+
+def test_a_margin_needs_a_scorer() -> None:
+    with pytest.raises(ConfigError, match="'margin' is for a 'scorer'"):
+        CorrectConfig.from_dict({"aligner": "a", "input": "b", "output": "c", "margin": 0.5}, where="x")
+    with pytest.raises(ConfigError, match="'margin' is for a 'scorer'"):
+        ServeConfig.from_dict({"aligner": "a", "upstream": ["http://127.0.0.1:1/v1"], "margin": 0.5}, where="x")
 
 
 @pytest.mark.parametrize("extra", [{"best_of": 3}, {"scorer": "runs/reward"}])

@@ -26,26 +26,32 @@ _RANKS = "it needs a method `async def score(question, answers)` or `async def j
 class KeepBest:
     """Corrects `count` times, the first time as the corrector is set and then sampled, and keeps the best.
 
-    A Scorer ranks by the mean of its dimensions. A Judge compares each candidate with the best so far, the answer
-    first: more dimensions won than lost replace it. On a tie the answer stays, or else the earlier candidate. The
+    A Scorer ranks by the mean of its dimensions; what does not score more than `margin` above the answer is out. A
+    Judge compares each candidate with the best so far, the answer first: more dimensions won than lost replace it. On a
+    tie the answer stays, or else the earlier candidate. The
     answer also stays where nothing can be said: a candidate without all its scores or verdicts is out, an answer
     without its scores wins, and so does one whose ranker fails.
 
     Candidates that are copies, that a guard threw away, or that are equal to another cost the ranker nothing.
 
     Raises:
-        ConfigError: `count` is below 1, or `ranker` neither scores nor judges.
+        ConfigError: `count` is below 1, `ranker` neither scores nor judges, or `margin` is below 0 or given to a judge.
     """
 
     aligner: Aligner
     ranker: Scorer | Judge
     count: int = 4
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ConfigError(f"best_of is {self.count}; it must be 1 or more")
         if not isinstance(self.ranker, Scorer | Judge):
             raise ConfigError(f"a {type(self.ranker).__name__} cannot rank; {_RANKS}")
+        if not 0 <= self.margin < math.inf:
+            raise ConfigError(f"margin is {self.margin}; it must be 0 or more, and finite")
+        if self.margin and not isinstance(self.ranker, Scorer):
+            raise ConfigError("margin is in the units of scores, and this ranker judges; leave it out")
 
     def correct(self, question: Question, answer: str) -> Correction:
         """Correct one answer.
@@ -138,7 +144,7 @@ class KeepBest:
         if original is None or not scored:
             return _original(new[0], "unscored")
         value, candidate = max(scored, key=lambda pair: pair[0])
-        return candidate if value > original else _original(new[0], "not_better")
+        return candidate if value > original + self.margin else _original(new[0], "not_better")
 
     async def _by_verdicts(self, first: Correction, new: Sequence[Correction], judge: Judge) -> Correction:
         chosen: Correction | None = None

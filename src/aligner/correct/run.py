@@ -66,6 +66,9 @@ class CorrectConfig(Config):
     scorer: str | None = None
     """Who ranks them: a reward model (a directory or a Hub id), or `module:callable`, which returns a scorer or a
     judge."""
+    margin: float = Field(default=0.0, ge=0)
+    """How much more than the answer a correction must score to be kept, in the scorer's units: a scorer that errs makes
+    fewer answers worse with some."""
     device: str | None = None
     """cpu, cuda, …; left out: the accelerator where there is one."""
     dtype: Dtype = "auto"
@@ -89,6 +92,8 @@ class CorrectConfig(Config):
     def _check(self) -> Self:
         if (self.best_of > 1) != (self.scorer is not None):
             raise ValueError("'best_of' (2 or more) and 'scorer', which ranks the corrections, are given together")
+        if self.margin and self.scorer is None:
+            raise ValueError("'margin' is for a 'scorer', which ranks the corrections; give both")
         if is_address(self.aligner) and (self.best_of > 1 or self.gate != "off" or self.quantize != "none"):
             raise ValueError("'best_of', 'gate' and 'quantize' are for a corrector that runs here, not for an address")
         return self
@@ -140,7 +145,7 @@ def run(config: CorrectConfig, existing: Existing = "refuse") -> CorrectSummary:
     with _aligner(config) as aligner:
         corrector: Aligner | KeepBest | RemoteAligner = aligner
         if ranker is not None and isinstance(aligner, Aligner):
-            corrector = KeepBest(aligner=aligner, ranker=ranker, count=config.best_of)
+            corrector = KeepBest(aligner=aligner, ranker=ranker, count=config.best_of, margin=config.margin)
         # Only now: a corrector that does not load must not have cost an output that was there before.
         with storage_errors(config.output):
             config.output.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ class Choice:
         gate: of requests that ask for none.
         ranker: of several corrections; None allows one only.
         best_of: corrections for requests that do not say how many.
+        margin: by how much a correction must score above the answer.
         most: corrections that a request may ask for.
 
     Raises:
@@ -35,9 +36,10 @@ class Choice:
         gate: GateMode = "off",
         ranker: Scorer | Judge | None = None,
         best_of: int = 1,
+        margin: float = 0.0,
         most: int = 8,
     ) -> None:
-        self.gate, self.best_of, self._ranker = gate, best_of, ranker
+        self.gate, self.best_of, self._ranker, self._margin = gate, best_of, ranker, margin
         self.most = most if ranker is not None and isinstance(corrector, Aligner) else 1
         self._gated: dict[str, Corrector] = {gate: corrector}
         if not isinstance(corrector, Aligner):
@@ -71,7 +73,7 @@ class Choice:
                        "leave it out")  # fmt: skip
         if count > self.most:
             raise _bad(f"'aligner.best_of' is {count}; this gateway makes {self.most} corrections at most")
-        return KeepBest(aligner=corrector, ranker=self._ranker, count=count)
+        return KeepBest(aligner=corrector, ranker=self._ranker, count=count, margin=self._margin)
 
 
 def _bad(message: str) -> RequestError:

@@ -82,6 +82,8 @@ class ServeConfig(Config):
     best_of: int = Field(default=1, ge=1)
     """Corrections of each answer, of which `scorer` keeps the best or the answer itself; a request may ask for another
     number."""
+    margin: float = Field(default=0.0, ge=0)
+    """How much more than the answer a correction must score to be kept, in the scorer's units."""
     max_best_of: int = Field(default=8, ge=1)
     """Corrections that a request may ask for."""
     prompt: str | None = None
@@ -112,6 +114,8 @@ class ServeConfig(Config):
             raise ValueError("'scorer' and 'gate' are for a corrector that runs here, not for an address")
         if self.best_of > 1 and self.scorer is None:
             raise ValueError("'best_of' (2 or more) needs a 'scorer', which ranks the corrections")
+        if self.margin and self.scorer is None:
+            raise ValueError("'margin' is for a 'scorer', which ranks the corrections; give both")
         if self.best_of > self.max_best_of:
             raise ValueError(f"'best_of' is {self.best_of} and 'max_best_of' {self.max_best_of}; raise the latter")
         return self

@@ -72,7 +72,14 @@ def gateway(config: ServeConfig, corrector: Corrector, existing: Existing = "ref
         raise ConfigError(f"--sentences: the corrector {config.aligner} was trained on whole answers; train one with "
                           "unit=sentence, or leave it out")  # fmt: skip
     ranker = load_ranker(config.scorer, config.device, config.dtype) if config.scorer is not None else None
-    choice = Choice(corrector, gate=config.gate, ranker=ranker, best_of=config.best_of, most=config.max_best_of)
+    choice = Choice(
+        corrector,
+        gate=config.gate,
+        ranker=ranker,
+        best_of=config.best_of,
+        most=config.max_best_of,
+        margin=config.margin,
+    )
     metrics = Metrics()
     policy = Policy(
         metrics, on_failure=config.on_failure, strict=config.strict, timeout=config.correction_timeout,

@@ -1,0 +1,136 @@
+"""Keep-best on answers of pocket upstreams that no corrector was trained on, judged by the oracle.
+
+    python benchmarks/keep_best.py --aligner DIR [--base DIR] [--reward DIR] [--quick] [--json OUT.json]
+
+A reward model trained here with TRL on pairs of the training split ranks the answer and its corrections;
+regressions (a dimension of the oracle's scores below the answer's) beside one greedy correction. Half of the pairs are
+the teacher's correction over the answer, half the teacher's over a sampled one of the corrector's own: what it gets
+wrong looks otherwise than what upstreams get wrong. The margin refuses four of five edits of training answers that the
+teacher leaves alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from gate import correct, outcome, report, share_right, unseen_answers
+
+from aligner import Aligner, RewardScorer
+from aligner.correct.card import checkpoint_place
+from aligner.correct.keep_best import KeepBest
+from aligner.generate.collect import run_sync
+from aligner.pocket.oracle import Oracle, oracle
+from aligner.pocket.suite import triplets
+from aligner.pocket.tasks import Tasks
+from aligner.types import Sampling
+
+CANDIDATES = Sampling(temperature=0.7, seed=1)
+WRONG = 5
+
+
+def training_pairs(aligner: Aligner, tasks: Tasks, pairs: int) -> Iterator[dict[str, Any]]:
+    """Pairs of the training split: the teacher's correction over the answer, and over the corrector's own."""
+
+    def side(question: Any, answer: str) -> list[dict[str, str]]:
+        asked = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
+        return [*asked, {"role": "assistant", "content": answer}]
+
+    drawn = list(triplets(tasks, 2 * pairs, 0))
+    sampled = aligner.correct_each((t["question"], t["answer"], CANDIDATES) for t in drawn)
+    rejected = {"answer": 0, "own": 0}
+    for t, own in zip(drawn, sampled, strict=True):
+        for kind, text in (("answer", t["answer"]), ("own", own.text)):
+            if rejected[kind] < pairs // 2 and text != t["correction"] and (kind == "answer" or not own.is_copy):
+                rejected[kind] += 1
+                yield {"chosen": side(t["question"], t["correction"]), "rejected": side(t["question"], text)}
+
+
+def reward_model(base: str, rows: Iterator[dict[str, Any]], place: Path) -> int:
+    """Train a reward model; returns the number of pairs."""
+    from datasets import Dataset
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from trl import RewardConfig, RewardTrainer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    data = Dataset.from_list(list(rows)).shuffle(seed=0)
+    config = RewardConfig(
+        output_dir=str(place / "trainer"), num_train_epochs=1, per_device_train_batch_size=32, learning_rate=1e-3,
+        lr_scheduler_type="linear", warmup_steps=10, max_length=256, save_strategy="no", report_to=[], use_cpu=True,
+        logging_steps=20, disable_tqdm=True, seed=0, gradient_checkpointing=False, bf16=False,
+    )  # fmt: skip
+    trainer = RewardTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer)
+    trainer.train()
+    trainer.model.save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    return len(data)
+
+
+def margin_for(aligner: Aligner, scorer: RewardScorer, tasks: Tasks, rows: int) -> float:
+    """By how much edits of answers that the teacher leaves alone score above these, all but one in `WRONG` of them.
+
+    Of the training split, and of no pair that the reward model saw.
+    """
+    fine = [t for t in triplets(tasks, rows, 1) if t["answer"] == t["correction"]]
+    own = aligner.correct_each((t["question"], t["answer"], CANDIDATES) for t in fine)
+    edits = [c for c in own if not c.is_copy]
+    gains = []
+    for edit in edits:
+        before, after = run_sync(scorer.score(edit.question, [edit.answer, edit.text]))
+        gains.append(after["reward"] - before["reward"])
+    return max(0.0, statistics.quantiles(gains, n=WRONG)[-1])
+
+
+def keep_best_rows(
+    aligner: Aligner, base: str, judge: Oracle, quick: bool, reward: Path | None = None
+) -> list[dict[str, Any]]:
+    aligner.gate = None
+    items = unseen_answers(judge, 150 if quick else 1000, 1)
+    alone = outcome(judge, items, correct(aligner, items))
+    with tempfile.TemporaryDirectory() as directory:
+        place, pairs = reward or Path(directory), 300 if quick else 8000
+        if not (place / "config.json").is_file():
+            pairs = reward_model(base, training_pairs(aligner, judge.tasks, pairs), place)
+        scorer = RewardScorer.from_pretrained(place, device="cpu")
+    margin = margin_for(aligner, scorer, judge.tasks, 1000 if quick else 10_000)
+    rows = []
+    for count, least in ((4, 0.0), (4, margin), (1, margin)):
+        best = KeepBest(aligner=aligner, ranker=scorer, count=count, margin=least)
+        kept = list(best.correct_batch((item.question.text, item.answer) for item in items))
+        after = outcome(judge, items, kept)
+        ours, theirs = sum(after["worse"]) / len(items), sum(alone["worse"]) / len(items)
+        rows.append({
+            "name": f"keep-best of {count} and the answer, margin {least:.2f}", "peer": "one greedy correction",
+            "metric": "regressions", "unit": "share", "ours": ours, "theirs": theirs,
+            "ratio": theirs / ours if ours else None, "answers": len(items), "pairs": pairs, "margin": least,
+            "changed": sum(after["changed"]) / len(items), "changed_without": sum(alone["changed"]) / len(items),
+            "kept": {why: sum(c.kept_because == why for c in kept) for why in ("not_better", "unscored")},
+            "repaired": share_right(items, after["right"]), "repaired_without": share_right(items, alone["right"]),
+        })  # fmt: skip
+        print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--aligner", type=Path, required=True, help="a corrector of the pocket suite")
+    parser.add_argument("--base", help="what the reward model starts from; left out: the corrector's own weights")
+    parser.add_argument("--reward", type=Path, help="where the reward model is kept, or lies already")
+    parser.add_argument("--quick", action="store_true", help="fewer answers and pairs")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    place = checkpoint_place(options.aligner)
+    with Aligner.from_pretrained(place) as aligner:
+        rows = keep_best_rows(aligner, options.base or str(place), oracle(), options.quick, options.reward)
+    report(rows, options.json)
+
+
+if __name__ == "__main__":
+    main()
