@@ -333,8 +333,10 @@ def test_aligner_calibrate_says_what_it_set(saved: Path, tmp_path: Path, capsys)
 
 
 def test_an_evaluation_refuses_a_gate_before_anything_is_spent(saved: Path) -> None:
-    _check_card(CorrectorSpec(name="c", aligner=str(saved), gate="balanced"))
+    _check_card(CorrectorSpec(name="c", aligner=str(saved), gate="balanced"), "none")
     with pytest.raises(CheckpointError, match="gate=strict"):
-        _check_card(CorrectorSpec(name="c", aligner=str(saved), gate="strict"))
+        _check_card(CorrectorSpec(name="c", aligner=str(saved), gate="strict"), "none")
+    with pytest.raises(ConfigError, match="says nothing of int8"):
+        _check_card(CorrectorSpec(name="c", aligner=str(saved), gate="balanced"), "int8")
     with pytest.raises(ConfigError, match="'gate' goes with 'aligner'"):
         CorrectorSpec.from_dict({"name": "c", "method": "cai", "gate": "strict"}, where="x")

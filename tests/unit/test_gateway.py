@@ -144,7 +144,7 @@ def test_the_extension(way: str) -> None:
     assert took["upstream"] > 0
     assert took["corrector"] >= 0
     assert got == {"original": "a beta", "diff": [["equal", "a "], ["delete", "beta"], ["insert", "omega"]],
-                   "reason": None, "gate": None}  # fmt: skip
+                   "reason": None, "flags": [], "gate": None}  # fmt: skip
 
 
 @pytest.mark.parametrize("way", ["body", "header"])
