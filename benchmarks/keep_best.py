@@ -12,6 +12,7 @@ teacher leaves alone.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -84,7 +85,7 @@ def margin_for(aligner: Aligner, scorer: RewardScorer, tasks: Tasks, rows: int) 
     gains = []
     for edit in edits:
         before, after = run_sync(scorer.score(edit.question, [edit.answer, edit.text]))
-        gains.append(after["reward"] - before["reward"])
+        gains.append(math.fsum(after.values()) - math.fsum(before.values()))
     return max(0.0, statistics.quantiles(gains, n=WRONG)[-1])
 
 

@@ -1,6 +1,6 @@
 """Draws how fast corrections are, by how much of them stands in the answer, from a result of benchmarks/correction.py.
 
-python docs/results/plot_correction.py docs/results/correction-quick.json docs/how-to/latency.svg
+python docs/results/plot_correction.py docs/results/correction.json docs/how-to/latency.svg
 """
 
 from __future__ import annotations
