@@ -68,10 +68,11 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateDecision:
-    """Whether an answer was let through as it is, by what the corrector's first pass said of a copy.
+    """Whether an answer was let through as it is, by how likely the corrector finds a copy.
 
-    `score` is in nats (see `aligner.correct.gate.copy_score`); above `threshold` the answer passes. `tokens` is what
-    that pass read, question and answer: all that an answer costs which passes.
+    `score` is in nats (see `aligner.correct.gate.copy_score`); above `threshold` the answer passes. An answer that
+    fails before its end has the score of what was read. `tokens` is what it took to decide, question and answer: all
+    that an answer costs which passes.
     """
 
     passed: bool
@@ -99,7 +100,7 @@ class Correction:
     """An answer and what became of it. `text` is what to show; `completion` is what the corrector wrote.
 
     `flags` names what should be known about the row, such as text in the answer that imitates the prompt's markers.
-    `gate` is None where no gate is on, or where the answer did not fit into the first pass.
+    `gate` is None where no gate is on, or where the answer is longer than what may be written.
     """
 
     question: Chat

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import combinations, pairwise
+from random import Random
 
 import pytest
 import torch
@@ -14,7 +18,7 @@ from transformers import MambaConfig, MambaForCausalLM
 from aligner.correct.decoding import StepLoop
 from aligner.correct.forward import Forward
 from aligner.correct.pace import Pace
-from aligner.correct.ticket import Request
+from aligner.correct.ticket import Request, Row, Ticket
 from aligner.errors import CheckpointError, ConfigError, GenerationError, OutOfMemoryError
 from aligner.types import Sampling
 from tests.models import tiny_model
@@ -383,3 +387,46 @@ def test_nan_in_unused_cache_does_not_reach_any_row(model) -> None:
         loop.wait(loop.submit(request(*range(20, 60), new=30)))
         both = [loop.submit(request(99, new=10)), loop.submit(request(*range(20, 50), new=10))]
         assert loop.wait(both[0]).ids == expected
+
+
+@pytest.mark.parametrize("fixed", [0.0, 5.0, 64.0, 1000.0, math.inf])
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_that_join_share_passes_that_cost_the_least(fixed: float, seed: int) -> None:
+    random = Random(seed)
+    rows = [
+        Row(ticket=Ticket(request(*range(20, 20 + random.randrange(1, 120))), None), length=0)
+        for _ in range(random.randrange(1, 9))
+    ]
+
+    def cost(groups: Iterable[Sequence[Row]]) -> float:
+        return sum(fixed + len(group) * max(len(r.ticket.request.prompt) for r in group) for group in groups)
+
+    model = tiny_model("llama", 160)
+    with StepLoop(model) as loop:
+        groups = list(loop._joining.groups(list(rows), fixed))
+    assert sorted(map(id, (r for group in groups for r in group))) == sorted(map(id, rows))
+    ordered = sorted(rows, key=lambda r: len(r.ticket.request.prompt))
+    borders = range(1, len(rows))
+    ways = (cut for count in range(len(rows)) for cut in combinations(borders, count))
+    best = min(cost(ordered[a:b] for a, b in pairwise((0, *cut, len(rows)))) for cut in ways)
+    assert cost(groups) == pytest.approx(best)
+    if fixed == math.inf:
+        assert len(groups) == 1
+
+
+def test_short_prompts_are_not_padded_to_long_ones(model, monkeypatch) -> None:
+    monkeypatch.setattr(Pace, "fixed", 8.0)
+    read = []
+
+    def add(_module: object, _args: object, inputs: dict) -> None:
+        read.append(inputs["input_ids"].shape)
+
+    prompts = [tuple(range(20 + i, 20 + i + length)) for i, length in enumerate([3, 100, 4, 3, 101])]
+    hook = model.register_forward_pre_hook(add, with_kwargs=True)
+    with StepLoop(model) as loop:
+        tickets = [loop.submit(request(*prompt, new=1)) for prompt in prompts]
+        together = [loop.wait(ticket).ids for ticket in tickets]
+        hook.remove()
+        alone = [loop.wait(loop.submit(request(*prompt, new=1))).ids for prompt in prompts]
+    assert together == alone
+    assert read == [(2, 101), (3, 4)]

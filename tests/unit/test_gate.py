@@ -32,7 +32,7 @@ from aligner.correct.gate import (
 )
 from aligner.correct.guards import GuardPolicy
 from aligner.correct.pace import Pace
-from aligner.correct.ticket import Request
+from aligner.correct.ticket import Decoded, Request
 from aligner.errors import CheckpointError, ConfigError, DataError
 from aligner.evaluate.config import CorrectorSpec
 from aligner.evaluate.inputs import _check_card
@@ -80,7 +80,7 @@ def test_what_does_not_pass_is_corrected_as_without_a_gate(parts, sampling) -> N
         assert [(c.text, c.completion, c.kept_because) for c in gated.correct_batch(PAIRS)] == expected
 
 
-def test_what_passes_is_untouched_and_costs_one_pass(parts) -> None:
+def test_what_passes_is_untouched_and_costs_one_pass(parts, monkeypatch) -> None:
     answer = "  the cat\tsat \r\n"  # no tokenizer's round trip touches it
     with Aligner(*parts, gate=EVERY) as aligner:
         correction = aligner.correct("q", answer)
@@ -92,6 +92,7 @@ def test_what_passes_is_untouched_and_costs_one_pass(parts) -> None:
         assert correction.gate.passed
         assert correction.completion.usage.completion_tokens == 0
         assert correction.completion.finish_reason == "stop"
+        monkeypatch.setattr(Pace, "fixed", math.inf)
         list(aligner.correct_batch(PAIRS))
         assert aligner._loop.forward_passes == 2
 
@@ -109,10 +110,52 @@ def test_a_batch_in_which_some_pass(parts) -> None:
         assert gated.text == (gated.answer if went else plain.text)
 
 
-def test_the_whole_answer_is_read_where_drafting_would_not_pay(parts, monkeypatch) -> None:
-    monkeypatch.setattr(Pace, "first", lambda *_: 0)
-    with Aligner(*parts, gate=EVERY) as aligner:
-        assert all(c.gate is not None and c.gate.passed for c in aligner.correct_batch(PAIRS))
+@pytest.mark.parametrize("temperature", [0.0, 1.0], ids=["greedy", "sampled"])
+@pytest.mark.parametrize(("first", "width"), [(0, 0), (0, 2), (3, 1), (2, 64), (64, 64)])
+def test_what_is_read_piece_by_piece_is_decided_the_same(first, width, temperature, monkeypatch) -> None:
+    """Answers that the model begins to copy, copies to the end, or leaves at once, in one batch."""
+    model = tiny_model("llama", 400)
+    random, stop = Random(7), frozenset({5})
+
+    def requests(gate: Gate | None, answers: list[tuple[int, ...]]) -> list[Request]:
+        return [
+            Request(
+                prompt=(20 + i, 21, 22),
+                max_new_tokens=14,
+                stop_ids=stop,
+                answer=answer,
+                gate=gate,
+                sampling=Sampling(temperature=temperature, seed=i),
+            )
+            for i, answer in enumerate(answers)
+        ]
+
+    def decoded(gate: Gate | None, answers: list[tuple[int, ...]]) -> list[Decoded]:
+        with StepLoop(model, max_rows=4) as loop:
+            return [loop.wait(t) for t in [loop.submit(r) for r in requests(gate, answers)]]
+
+    own = [d.ids for d in decoded(None, [()] * 12)]
+    other = tuple(random.randrange(30, 400) for _ in range(6))
+    answers = [
+        (*ids[:most], *other[: i % 3], 5) for i, (ids, most) in enumerate(zip(own, [14, 9, 4, 1] * 3, strict=True))
+    ]
+    answers = [answer[:14] for answer in answers]
+    plain, scored = decoded(None, answers), decoded(NEVER, answers)
+    scores = [d.gate.score for d in scored if d.gate is not None]
+    assert len(scores) == len(answers)
+    monkeypatch.setattr(Pace, "first", lambda _self, most, _rows: min(first, most))
+    monkeypatch.setattr(Pace, "width", lambda *_: width)
+    saved = 0
+    for threshold in sorted(scores)[1::3]:
+        gate = Gate(threshold=threshold + 1e-3)  # what was read by another pass has other last digits
+        saved += sum(d.gate.tokens for d in scored if d.gate is not None)
+        for score, alone, found in zip(scores, plain, decoded(gate, answers), strict=True):
+            assert found.gate is not None
+            assert found.gate.passed == (score > gate.threshold)
+            assert found.ids == (() if found.gate.passed else alone.ids)
+            assert found.gate.score == pytest.approx(score, abs=1e-3) or not found.gate.passed
+            saved -= found.gate.tokens
+    assert saved > 0 or first == 64
 
 
 def test_an_answer_longer_than_what_may_be_written_is_not_decided(parts) -> None:
@@ -120,13 +163,13 @@ def test_an_answer_longer_than_what_may_be_written_is_not_decided(parts) -> None
         assert aligner.correct("q", "the cat sat on the mat").gate is None
 
 
-def test_log_probs_are_handed_out_only_on_request() -> None:
+def test_only_a_gate_decides() -> None:
     model = tiny_model("llama", 400)
     request = Request(prompt=(20, 21), max_new_tokens=8, stop_ids=frozenset({5}), answer=(30, 31, 5))
     with StepLoop(model) as loop:
-        assert loop.wait(loop.submit(request)).log_probs is None
+        assert loop.wait(loop.submit(request)).gate is None
     with pytest.raises(ConfigError, match="needs the ids"):
-        Request(prompt=(20,), max_new_tokens=8, stop_ids=frozenset({5}), passes=lambda _: True)
+        Request(prompt=(20,), max_new_tokens=8, stop_ids=frozenset({5}), gate=EVERY)
 
 
 @pytest.mark.parametrize("gate", [EVERY, NEVER])
@@ -240,8 +283,10 @@ def test_a_calibration_holds_for_its_weights_alone() -> None:
 
 
 def test_no_number_never_passes() -> None:
-    assert not EVERY.passes([math.nan])
-    assert not Gate(threshold=-5.0).passes([-math.inf])
+    for gate, log_prob in ((EVERY, math.nan), (Gate(threshold=-5.0), -math.inf)):
+        decision = gate.decide([log_prob], 1, 3)
+        assert decision is not None
+        assert not decision.passed
     assert copy_score([]) == 0.0
 
 

@@ -36,13 +36,13 @@ class Aligner:
         max_rows: answers that are corrected at the same time.
         cache_tokens: positions the key-value cache may hold; None leaves it to `max_rows`.
         speculate: verify the answer in place of writing it token by token; the corrections are the same.
-        gate: "balanced" and "strict" let answers through untouched that the first pass finds good enough, as the card's
+        gate: "balanced" and "strict" let answers through untouched that the corrector finds good enough, as the card's
             calibration says; a Gate has a threshold of one's own.
         guards: what keeps the original answer, and what is only reported.
 
     Raises:
         CheckpointError: a gate that the card has no calibration for.
-        ConfigError: no such gate, one without `speculate`, whose first pass it reads, or one for a corrector of
+        ConfigError: no such gate, one without `speculate`, whose passes it reads, or one for a corrector of
             sentences.
     """
 

@@ -60,7 +60,7 @@ def run(config: CalibrateConfig) -> GateCalibration:
 
 
 def calibration(aligner: Aligner, triplets: Iterable[Triplet]) -> GateCalibration:
-    """What held-out triplets say of a corrector's gate; one that does not fit into the first pass says nothing.
+    """What held-out triplets say of a corrector's gate; one that is longer than what may be written says nothing.
 
     Raises:
         DataError: too few of them need a correction.

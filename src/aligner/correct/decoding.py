@@ -220,7 +220,7 @@ class StepLoop:
         try:
             self._leave()
             while joiners := self._next_joiners():
-                for group in self._joining.groups(joiners):
+                for group in self._joining.groups(joiners, self._passes.pace.fixed):
                     self._guarded(group, self._passes.prefill)
                 self._leave()
             self._reader.turn()
@@ -273,7 +273,7 @@ class StepLoop:
                 if row.rates is not None:
                     self._passes.pace.left(row.rates)
                 row.ticket.future.set_result(Decoded(
-                    ids=tuple(row.out), finish_reason=row.finish, log_probs=row.log_probs, passed=row.passed
+                    ids=() if row.passed else tuple(row.out), finish_reason=row.finish, gate=row.decision
                 ))  # fmt: skip
         if len(staying) < len(self._rows):
             self._retain(staying)

@@ -1,7 +1,7 @@
-"""The gate: lets an answer through untouched where the corrector's first pass finds a copy likely enough.
+"""The gate: lets an answer through untouched where the corrector finds a copy likely enough.
 
-The first pass reads the whole answer as a draft, so the log-probabilities of a copy are there before anything is
-written. What they must reach is calibrated on held-out triplets and saved in the corrector's card.
+The answer is verified as a draft, so the log-probabilities of a copy are there before anything is written. What they
+must reach is calibrated on held-out triplets and saved in the corrector's card.
 """
 
 from __future__ import annotations
@@ -35,22 +35,26 @@ class Gate:
 
     threshold: float
 
-    def passes(self, log_probs: Sequence[float]) -> bool:
-        """Whether the answer may stand; what is no number never passes."""
-        return copy_score(log_probs) > self.threshold
+    def decide(self, log_probs: Sequence[float], answer_tokens: int, prompt_tokens: int) -> GateDecision | None:
+        """Whether the answer may stand; None while only more of it can tell.
 
-    def decision(self, log_probs: Sequence[float], prompt_tokens: int) -> GateDecision:
-        """What was decided, behind a prompt of so many tokens."""
-        return GateDecision(
-            passed=self.passes(log_probs),
-            score=copy_score(log_probs),
-            threshold=self.threshold,
-            tokens=prompt_tokens + len(log_probs),
-        )
+        A copy's score only falls as it goes on: what is at the threshold or below never passes, and need not be read to
+        its end. What is no number never passes either. A threshold of infinity wants the whole score.
+
+        Args:
+            log_probs: of the answer's ids, as far as it was read.
+            answer_tokens: all ids of the answer, the end id included.
+            prompt_tokens: ids before the answer.
+        """
+        score = copy_score(log_probs)
+        may = score > self.threshold
+        if len(log_probs) < answer_tokens and (may or self.threshold == math.inf):
+            return None
+        return GateDecision(passed=may, score=score, threshold=self.threshold, tokens=prompt_tokens + len(log_probs))
 
 
 NEVER = Gate(threshold=math.inf)
-"""Decides and lets nothing pass: for the scores alone."""
+"""Reads every answer to its end and lets nothing pass: for the scores alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

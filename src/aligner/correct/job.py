@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aligner.correct.gate import Gate
 from aligner.correct.guards import ResponseFormat, is_json
 from aligner.correct.ticket import Request
 from aligner.prompts import EncodedPrompt
@@ -20,7 +19,6 @@ class Job:
     answer: str
     prompt: EncodedPrompt
     request: Request | None
-    gate: Gate | None = None
     error: str | None = None
     wanted: ResponseFormat | None = None
     tight: bool = False

@@ -65,9 +65,9 @@ class Jobs:
             request = Request(
                 prompt=prompt.ids, max_new_tokens=min(room, most), stop_ids=self.stop_ids, sampling=sampling,
                 answer=tuple(copy) if self.speculate or gate is not None else (),
-                passes=gate.passes if gate is not None else None,
+                gate=gate,
             )  # fmt: skip
-        return Job(chat=chat, answer=answer, prompt=prompt, request=request, gate=gate, tight=tight)
+        return Job(chat=chat, answer=answer, prompt=prompt, request=request, tight=tight)
 
     def corrections(self, jobs: Iterable[Job]) -> Iterator[Correction]:
         """Corrections in the order of the jobs, of which only a window is in memory; leaving early cancels the rest."""
@@ -98,19 +98,16 @@ class Jobs:
         return self._finish(job, decoded)
 
     def _finish(self, job: Job, decoded: Decoded) -> Correction:
-        gate = None
-        if job.gate is not None and decoded.log_probs is not None:
-            gate = job.gate.decision(decoded.log_probs, len(job.prompt.ids))
-        text = (
-            job.answer if decoded.passed else outcome.trimmed(self.prompt, job.answer, self.codec.decode(decoded.ids))
-        )
+        gate = decoded.gate
+        passed = gate is not None and gate.passed
+        text = job.answer if passed else outcome.trimmed(self.prompt, job.answer, self.codec.decode(decoded.ids))
         usage = Usage(prompt_tokens=len(job.prompt.ids), completion_tokens=len(decoded.ids))
         completion = Completion(text=text, finish_reason=decoded.finish_reason, usage=usage)
         if job.tight and decoded.finish_reason == "length":
             error = outcome.no_room(len(job.prompt.ids), self.context)
             return replace(self._kept(job, replace(completion, error=error), "too_long"), gate=gate)
         correction = outcome.finished(
-            job.chat, job.answer, job.prompt, completion, wanted=job.wanted, policy=self.guards, passed=decoded.passed
+            job.chat, job.answer, job.prompt, completion, wanted=job.wanted, policy=self.guards, passed=passed
         )
         return replace(correction, gate=gate)
 

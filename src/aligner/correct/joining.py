@@ -57,8 +57,13 @@ class Joining:
                 ticket.future.set_result(Decoded(ids=(), finish_reason="cancelled"))
         return joiners
 
-    def groups(self, joiners: list[Row]) -> Iterator[list[Row]]:
-        """Those that were read ahead, which already have their slots, and those that are new."""
+    def groups(self, joiners: list[Row], fixed: float) -> Iterator[list[Row]]:
+        """Rows that share a pass: those that were read ahead, which already have their slots, and those that are new,
+        by their lengths.
+
+        Args:
+            fixed: what a pass costs before its first token, in tokens.
+        """
         ripe = {row.ticket.reading: row for row in joiners if row.ticket.reading is not None and row.ahead}
         if ripe:
             self._slots.ripen(ripe)
@@ -68,8 +73,7 @@ class Joining:
             furthest = max(row.ticket.request.reach for row in group)
             # Padding must not reach where no row may write.
             yield from [group] if starts + width <= furthest else [[row] for row in group]
-        if fresh := [row for row in joiners if not row.ahead]:
-            yield fresh
+        yield from _alike([row for row in joiners if not row.ahead], fixed)
 
     def _make_room(self, joiners: int, reach: int, ripe: set[Reading]) -> bool:
         """Whether the cache holds so many rows more; open rows that are not ripe give way."""
@@ -81,6 +85,30 @@ class Joining:
             if not self._reader.evict(ripe):
                 return False
         return True
+
+
+def _alike(rows: list[Row], fixed: float) -> Iterator[list[Row]]:
+    """Rows in as many passes as cost the fewest tokens, padding and the passes themselves counted."""
+    rows = sorted(rows, key=_length)
+    lengths = [_length(row) for row in rows]
+    if len(rows) < 2 or len(rows) * (lengths[-1] - lengths[0]) <= fixed:
+        if rows:
+            yield rows
+        return
+    # Of the first n rows: their cost at best, and where their last pass begins.
+    costs, begins = [0.0], [0]
+    for end, longest in enumerate(lengths, start=1):
+        cost, begin = min((costs[begin] + fixed + (end - begin) * longest, begin) for begin in range(end))
+        costs.append(cost)
+        begins.append(begin)
+    end = len(rows)
+    while end:
+        yield rows[begins[end] : end]
+        end = begins[end]
+
+
+def _length(row: Row) -> int:
+    return len(row.ticket.request.prompt) + len(row.ticket.request.answer)
 
 
 def _joiner(ticket: Ticket, reading: Reading | None) -> Row:

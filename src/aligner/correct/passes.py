@@ -4,6 +4,7 @@ takes all rows on, by one token and those of their drafts that the model would h
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from time import perf_counter
 
 import torch
@@ -46,12 +47,14 @@ class Passes:
         for row in joiners:
             if row.ticket.request.answer:
                 row.drafter = Drafter(row.ticket.request.answer, row.ticket.request.prompt, self.phrases)
+                row.log_probs.clear()  # of a pass that failed
                 most = min(row.draftable, len(row.ticket.request.answer))
-                asked = row.ticket.request.passes is not None  # then the whole answer is read, whether it pays or not
-                if row.ahead and not asked:
+                # A gate decides before anything is shown.
+                whole = row.undecided and row.ticket.on_token is not None
+                if row.ahead and not whole:
                     most = min(most, _SOON)
                 row.rates = self.pace.rates()
-                row.draft = row.rates.best(row.drafter.drafts(most if asked else self.pace.first(most, rows)))
+                row.draft = row.rates.best(row.drafter.drafts(most if whole else self.pace.first(most, rows)))
         shared = 0
         if joiners[0].ahead:  # what was read ahead stands in its own slot already
             for row, prompt in zip(joiners, prompts, strict=True):
@@ -69,7 +72,7 @@ class Passes:
             row.length = len(prompt)
             if not row.ticket.request.sampling.greedy:
                 row.generator = row_generator(row.ticket.request.sampling.seed, prompt, logits.device)
-        self._pass(joiners, logits)
+        self._decide(joiners, logits)
         self._accept(joiners, logits)
         self.pace.took(tokens.numel() + shared, perf_counter() - began)
         if not joiners[0].ahead:
@@ -85,13 +88,16 @@ class Passes:
                                len(self._slots.open))  # fmt: skip
         for row in rows:
             row.length += 1
+        self._decide(rows, logits)
         self._accept(rows, logits)
         self.pace.took(tokens.numel(), perf_counter() - began)
 
     def _draft(self, rows: list[Row]) -> None:
         """Give every row its draft for a step."""
         for row in rows:
-            if row.drafter is not None and row.rates is not None:
+            if row.held is not None:  # only its gate needs the rest of the answer
+                row.draft = Draft(row.ticket.request.answer[len(row.log_probs) : -1], "answer")
+            elif row.drafter is not None and row.rates is not None:
                 row.draft = row.rates.best(row.drafter.drafts(row.draftable))
         # A short row's padding must not reach where no row may write.
         room = max(row.ticket.request.reach for row in rows) - max(row.length for row in rows) - 1
@@ -151,19 +157,36 @@ class Passes:
         self.shared_tokens += length * (count - (source == first))
         return length, length if source == first else 0
 
-    def _pass(self, joiners: Sequence[Row], logits: Float[Tensor, "wanted vocab"]) -> None:
-        """End the rows whose answers may stand as they are, by how likely their copies are."""
-        place = 0
-        for row in joiners:
-            request, known = row.ticket.request, len(row.draft.tokens) + 1  # places whose next token is known
-            if request.passes is not None and known >= len(request.answer):
-                answer = torch.tensor(request.answer, device=logits.device)
-                log_probs = logits[place : place + len(answer)].float().log_softmax(dim=-1)
-                row.log_probs = tuple(log_probs.gather(1, answer[:, None])[:, 0].tolist())
-                row.passed = request.passes(row.log_probs)
-                if row.passed:
-                    row.finish = "stop"
+    def _decide(self, rows: Sequence[Row], logits: Float[Tensor, "wanted vocab"]) -> None:
+        """Tell gates how likely the drafted ids of answers are; rows whose answers pass end there.
+
+        An undecided row has written what its answer begins with, so that its draft is what comes next there.
+        """
+        place, found = 0, []
+        places: list[int] = []
+        ids: list[int] = []
+        for row in rows:
+            known = len(row.draft.tokens) + 1  # places whose next token is known
+            if row.undecided:
+                read = len(row.log_probs)
+                more = row.ticket.request.answer[read : read + known]
+                places += range(place, place + len(more))
+                ids += more
+                found.append((row, len(more)))
             place += known
+        if not found:
+            return
+        log_probs = logits[places].float().log_softmax(dim=-1)
+        values = iter(log_probs.gather(1, torch.tensor(ids, device=logits.device)[:, None])[:, 0].tolist())
+        for row, count in found:
+            request = row.ticket.request
+            row.log_probs += islice(values, count)
+            if request.gate is not None:
+                row.decision = request.gate.decide(row.log_probs, len(request.answer), len(request.prompt))
+            if row.passed:
+                row.finish = "stop"
+                if row.held is None:
+                    self._seen(row, len(row.draft.tokens))
 
     def _accept(self, rows: Sequence[Row], logits: Float[Tensor, "wanted vocab"]) -> None:
         """Take what the model writes, as far as it writes what was drafted, and one token more.
@@ -175,27 +198,46 @@ class Passes:
         best = logits.argmax(dim=-1).tolist()
         place = 0
         for row in rows:
-            if row.finish is not None:
-                place += 1 + len(row.draft.tokens)
-                continue
-            right = 0
-            for offset, drafted in enumerate((*row.draft.tokens, None)):
-                at = place + offset
-                token = best[at] if row.generator is None else draw(
-                    logits[at], row.ticket.request.sampling, row.generator
-                )  # fmt: skip
-                row.accept(token)
-                if row.finish is not None or token != drafted:
-                    right += token == drafted
-                    break
-                right += 1
-            if row.draft.tokens and row.rates is not None:
-                row.rates.seen(row.draft.source, len(row.draft.tokens), right)
-                if row.draft.source == "first":
-                    self.pace.read(len(row.draft.tokens), right)
-            row.length += min(right, len(row.draft.tokens))
+            request = row.ticket.request
+            if row.finish is None and row.held is not None:
+                self._release(row)
+            elif row.finish is None:
+                right = 0
+                for offset, drafted in enumerate((*row.draft.tokens, None)):
+                    at = place + offset
+                    token = best[at] if row.generator is None else draw(logits[at], request.sampling, row.generator)
+                    if row.undecided and token != request.answer[len(row.out)]:
+                        row.held = token
+                        break
+                    row.accept(token)
+                    if row.finish is not None or token != drafted:
+                        right += token == drafted
+                        break
+                    right += 1
+                self._seen(row, right)
+                row.length += min(right, len(row.draft.tokens))
+                if row.held is not None:
+                    self._release(row)
             place += 1 + len(row.draft.tokens)
             row.draft = NO_DRAFT
+
+    def _seen(self, row: Row, right: int) -> None:
+        """Count how far a row's draft was right."""
+        if row.draft.tokens and row.rates is not None:
+            row.rates.seen(row.draft.source, len(row.draft.tokens), right)
+            if row.draft.source == "first":
+                self.pace.read(len(row.draft.tokens), right)
+
+    def _release(self, row: Row) -> None:
+        """A row that left its answer goes on once the answer does not pass; before that, the answer is read on."""
+        request = row.ticket.request
+        if row.undecided:
+            row.length = len(request.prompt) + len(row.log_probs) - 1
+            row.token = request.answer[len(row.log_probs) - 1]
+        elif row.held is not None:
+            row.length = len(request.prompt) + len(row.out)
+            token, row.held = row.held, None
+            row.accept(token)
 
 
 def _runs(prompts: Sequence[tuple[int, ...]], shared: int) -> Iterator[tuple[int, int, tuple[int, ...]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,10 +11,11 @@ from typing import Literal
 import torch
 
 from aligner.correct.drafting import NO_DRAFT, Draft, Drafter
+from aligner.correct.gate import Gate
 from aligner.correct.pace import Rates
 from aligner.correct.reading import Reading
 from aligner.errors import ConfigError
-from aligner.types import Sampling
+from aligner.types import GateDecision, Sampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +25,9 @@ class Request:
     `answer` is what will probably be written, with the id that ends it: it is verified in place of being decoded token
     by token. It changes nothing but the time.
 
-    `passes` is asked once, after the first pass, with the natural log-probabilities of the answer's ids (at temperature
-    1, whatever the sampling); True ends the row there, with nothing written. It is not asked where the answer is longer
-    than what may be written.
+    `gate` is asked with the natural log-probabilities of the answer's ids (at temperature 1, whatever the sampling); an
+    answer that passes ends the row, with nothing written. It is not asked where the answer is longer than what may be
+    written.
     """
 
     prompt: tuple[int, ...]
@@ -34,11 +35,11 @@ class Request:
     stop_ids: frozenset[int]
     sampling: Sampling = field(default_factory=Sampling)
     answer: tuple[int, ...] = ()
-    passes: Callable[[Sequence[float]], bool] | None = None
+    gate: Gate | None = None
 
     def __post_init__(self) -> None:
-        if self.passes is not None and not self.answer:
-            raise ConfigError("a request that asks `passes` needs the ids of the answer; give `answer`")
+        if self.gate is not None and not self.answer:
+            raise ConfigError("a request with a gate needs the ids of the answer; give `answer`")
 
     @property
     def reach(self) -> int:
@@ -48,15 +49,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """Generated ids, the stop id left out.
-
-    `log_probs` is what `passes` was asked with, None where it was not asked; `passed` is what it said.
-    """
+    """Generated ids, the stop id left out, and what the gate decided, None where it was not asked."""
 
     ids: tuple[int, ...]
     finish_reason: Literal["stop", "length", "cancelled"]
-    log_probs: tuple[float, ...] | None = None
-    passed: bool = False
+    gate: GateDecision | None = None
 
 
 class Ticket:
@@ -99,8 +96,23 @@ class Row:
     rates: Rates | None = None
     draft: Draft = NO_DRAFT  # what is verified in the pass under way
     finish: Literal["stop", "length", "cancelled"] | None = None
-    log_probs: tuple[float, ...] | None = None
-    passed: bool = False
+    # For the gate: log-probabilities of the answer's first ids; what it decided; and a token that leaves the answer
+    # while it has not decided, which counts once the answer does not pass.
+    log_probs: list[float] = field(default_factory=list)
+    decision: GateDecision | None = None
+    held: int | None = None
+
+    @property
+    def undecided(self) -> bool:
+        """Whether a gate has still to say if the answer passes."""
+        request = self.ticket.request
+        asked = request.gate is not None and len(request.answer) <= request.max_new_tokens
+        return asked and self.decision is None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gate let the answer through."""
+        return self.decision is not None and self.decision.passed
 
     @property
     def draftable(self) -> int:
