@@ -142,7 +142,12 @@ def ruled(aligner: Aligner, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
 @pytest.mark.parametrize("policy", ["error", "pass-through"])
 @pytest.mark.parametrize("how", ["error", "slow"])
 def test_a_sentence_that_fails_is_a_failure(
-    sentences: Aligner, monkeypatch: pytest.MonkeyPatch, how: str, policy: str, live: bool
+    sentences: Aligner,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    how: str,
+    policy: str,
+    live: bool,
 ) -> None:
     ruled(sentences, monkeypatch, how)
     code = "correction_failed" if how == "error" else "correction_timeout"
@@ -157,6 +162,8 @@ def test_a_sentence_that_fails_is_a_failure(
         assert (said["reason"], said["late"]) == (code, True)
     with standing(answering(THREE), sentences, **settings) as stand:
         whole = post(stand.url, ASK)
+    assert "it broke" not in whole.text, "what it is about is for whoever runs the gateway"
+    assert ("it broke" in caplog.text) == (how == "error")
     if policy == "error":
         assert (whole.status_code, whole.json()["error"]["code"]) == (502, code)
     else:

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any, Literal
 
 from aligner.correct.keep_best import KeepBest
-from aligner.errors import AlignerError, RequestError
+from aligner.errors import AlignerError, GenerationError, RequestError
 from aligner.generate.collect import closing
 from aligner.serve.failures import as_told, did_not_fit, wrong
 from aligner.serve.metrics import Metrics
@@ -230,7 +230,7 @@ class Policy:
 
     def _outcome(self, answer: Answer, correction: Correction, began: float) -> Outcome:
         if correction.kept_because == "error":
-            return self._failed(answer, wrong(correction.completion.error or "the corrector failed"))
+            return self._failed(answer, GenerationError(correction.completion.error or "it gives no reason"))
         if self.strict and did_not_fit(correction):
             raise self._too_long(correction.completion.error)
         seconds = perf_counter() - began
