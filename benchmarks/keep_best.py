@@ -1,6 +1,6 @@
 """Keep-best on answers of pocket upstreams that no corrector was trained on, judged by the oracle.
 
-    python benchmarks/keep_best.py --aligner DIR [--base DIR] [--reward DIR] [--quick] [--json OUT.json]
+    python benchmarks/keep_best.py --aligner DIR [--base DIR] [--pairs 8000] [--reward DIR] [--quick] [--json OUT.json]
 
 A reward model trained here with TRL on pairs of the training split ranks the answer and its corrections;
 regressions (a dimension of the oracle's scores below the answer's) beside one greedy correction. Half of the pairs are
@@ -90,13 +90,13 @@ def margin_for(aligner: Aligner, scorer: RewardScorer, tasks: Tasks, rows: int) 
 
 
 def keep_best_rows(
-    aligner: Aligner, base: str, judge: Oracle, quick: bool, reward: Path | None = None
+    aligner: Aligner, base: str, judge: Oracle, quick: bool, pairs: int, reward: Path | None = None
 ) -> list[dict[str, Any]]:
     aligner.gate = None
     items = unseen_answers(judge, 150 if quick else 1000, 1)
     alone = outcome(judge, items, correct(aligner, items))
     with tempfile.TemporaryDirectory() as directory:
-        place, pairs = reward or Path(directory), 300 if quick else 8000
+        place = reward or Path(directory)
         if not (place / "config.json").is_file():
             pairs = reward_model(base, training_pairs(aligner, judge.tasks, pairs), place)
         scorer = RewardScorer.from_pretrained(place, device="cpu")
@@ -123,13 +123,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--aligner", type=Path, required=True, help="a corrector of the pocket suite")
     parser.add_argument("--base", help="what the reward model starts from; left out: the corrector's own weights")
+    parser.add_argument("--pairs", type=int, help="how many pairs it is trained on; 8000, or 300 with --quick")
     parser.add_argument("--reward", type=Path, help="where the reward model is kept, or lies already")
     parser.add_argument("--quick", action="store_true", help="fewer answers and pairs")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     place = checkpoint_place(options.aligner)
     with Aligner.from_pretrained(place) as aligner:
-        rows = keep_best_rows(aligner, options.base or str(place), oracle(), options.quick, options.reward)
+        pairs = options.pairs or (300 if options.quick else 8000)
+        rows = keep_best_rows(aligner, options.base or str(place), oracle(), options.quick, pairs, options.reward)
     report(rows, options.json)
 
 

@@ -1,13 +1,14 @@
 """Sentence mode beside whole answers: ω on the stored answers of a pocket evaluation, and tokens read and written.
 
-    python benchmarks/sentences.py --evaluation RUN --suite DIR --base DIR [--answers DIR …] [--passes 1.0] [--quick]
-        [--whole DIR] [--sentence DIR] [--out DIR] [--json OUT.json]
+    python benchmarks/sentences.py --evaluation RUN --suite DIR --base DIR [--answers DIR …] [--passes 1.0] [--more 1.0]
+        [--quick] [--whole DIR] [--sentence DIR] [--out DIR] [--json OUT.json]
 
 Two correctors are trained from the base model, on the same triplets (the suite's, and those in each of `--answers`,
 made from what trained upstreams said) and the same text mixed in: one on whole answers, one on their sentences. Rows of
 sentences repeat the question, so equal passes would be more tokens: each stage has as many tokens for both, those of
-`--passes` passes over the rows of whole answers. A corrector that is trained already is given by `--whole` or
-`--sentence` (a run of `aligner train`); the other one is then trained on as many tokens as that run says of itself.
+`--passes` passes over the rows of whole answers; `--more` gives the corrector of sentences so many times as many. A
+corrector that is trained already is given by `--whole` or `--sentence` (a run of `aligner train`); the other one is
+then trained by as many tokens as that run says of itself.
 
 Both correct the answers of RUN, a finished `aligner demo` or pocket `aligner eval`, by `aligner eval` itself, and the
 run's judge compares each correction with its answer. ω is in points (hundredths), an interval is the evaluation's
@@ -96,7 +97,7 @@ def trained_tokens(run_dir: RunDir) -> dict[str, float]:
 
 
 def correctors(arguments: argparse.Namespace) -> dict[Unit, RunDir]:
-    """Both, given or trained; each stage of both sees as many tokens (the last batch is whole)."""
+    """Both, given or trained; each stage of both sees as many tokens, or `--more` (the last batch is whole)."""
     given = {"answer": arguments.whole, "sentence": arguments.sentence}
     found: dict[Unit, RunDir] = {unit: RunDir.open(given[unit]) for unit in UNITS if given[unit] is not None}
     if len(found) == len(UNITS):
@@ -108,8 +109,11 @@ def correctors(arguments: argparse.Namespace) -> dict[Unit, RunDir]:
         budget = trained_tokens(next(iter(found.values())))
     for unit, config in configs.items():
         if unit not in found:
+            times = arguments.more if unit == "sentence" else 1.0
             changed = {
-                name: getattr(config, name).model_copy(update={"epochs": round(budget[name] / passes[unit][name], 4)})
+                name: getattr(config, name).model_copy(
+                    update={"epochs": round(times * budget[name] / passes[unit][name], 4)}
+                )
                 for name in STAGES
             }
             found[unit] = train(config.model_copy(update=changed), "resume")
@@ -224,8 +228,9 @@ def main() -> None:
     parser.add_argument("--evaluation", type=Path, required=True)
     parser.add_argument("--suite", type=Path)
     parser.add_argument("--base", type=Path)
-    parser.add_argument("--answers", type=Path, nargs="*", default=[])
+    parser.add_argument("--answers", type=Path, nargs="*", action="extend", default=[])
     parser.add_argument("--passes", type=float, default=1.0)
+    parser.add_argument("--more", type=float, default=1.0)
     parser.add_argument("--whole", type=Path)
     parser.add_argument("--sentence", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/sentences"))

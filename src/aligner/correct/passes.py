@@ -162,22 +162,22 @@ class Passes:
 
         An undecided row has written what its answer begins with, so that its draft is what comes next there.
         """
-        place, found = 0, []
-        places: list[int] = []
-        ids: list[int] = []
+        place = 0
+        found: list[tuple[Row, int]] = []
+        log_probs: list[Float[Tensor, " ids"]] = []
         for row in rows:
             known = len(row.draft.tokens) + 1  # places whose next token is known
             if row.undecided:
                 read = len(row.log_probs)
-                more = row.ticket.request.answer[read : read + known]
-                places += range(place, place + len(more))
-                ids += more
-                found.append((row, len(more)))
+                ids = torch.tensor(row.ticket.request.answer[read : read + known], device=logits.device)
+                # Row by row: in fp32, a large vocabulary for all rows at once would be the batch's largest tensor.
+                scores = logits[place : place + len(ids)].float().log_softmax(dim=-1)
+                log_probs.append(scores.gather(1, ids[:, None])[:, 0])
+                found.append((row, len(ids)))
             place += known
         if not found:
             return
-        log_probs = logits[places].float().log_softmax(dim=-1)
-        values = iter(log_probs.gather(1, torch.tensor(ids, device=logits.device)[:, None])[:, 0].tolist())
+        values = iter(torch.cat(log_probs).tolist())
         for row, count in found:
             request = row.ticket.request
             row.log_probs += islice(values, count)
