@@ -95,16 +95,16 @@ def _alike(rows: list[Row], fixed: float) -> Iterator[list[Row]]:
         if rows:
             yield rows
         return
-    # Of the first n rows: their cost at best, and where their last pass begins.
-    costs, begins = [0.0], [0]
-    for end, longest in enumerate(lengths, start=1):
-        cost, begin = min((costs[begin] + fixed + (end - begin) * longest, begin) for begin in range(end))
-        costs.append(cost)
-        begins.append(begin)
+    # A pass ends where rows get longer, or with the last one.
+    borders = [0, *(i for i in range(1, len(rows)) if lengths[i] > lengths[i - 1]), len(rows)]
+    best = {0: (0.0, 0)}  # of so many rows: what they cost, and where their last pass begins
+    for end in borders[1:]:
+        best[end] = min((best[b][0] + fixed + (end - b) * lengths[end - 1], b) for b in borders if b < end)
     end = len(rows)
     while end:
-        yield rows[begins[end] : end]
-        end = begins[end]
+        begin = best[end][1]
+        yield rows[begin:end]
+        end = begin
 
 
 def _length(row: Row) -> int:
