@@ -57,7 +57,7 @@ class Metrics:
         )
         self.gate = Counter("aligner_gate", "What the gate decided: passed or held.", ("decision",), registry=at)
         self.gate_nats = Histogram(
-            "aligner_gate_nats", "Minus the log-likelihood of a copy, as far as it was read for a gate; 0 is a certain copy.",
+            "aligner_gate_nats", "Minus the log-likelihood of a copy, as far as a gate read it; 0 is certain.",
             buckets=_NATS, registry=at,
         )  # fmt: skip
         self.tokens = Counter("aligner_corrector_tokens", "Tokens of the corrector.", ("kind",), registry=at)
