@@ -97,8 +97,9 @@ def keep_best_rows(
     alone = outcome(judge, items, correct(aligner, items))
     with tempfile.TemporaryDirectory() as directory:
         place = reward or Path(directory)
+        trained = None  # unknown of one that lies there already
         if not (place / "config.json").is_file():
-            pairs = reward_model(base, training_pairs(aligner, judge.tasks, pairs), place)
+            trained = reward_model(base, training_pairs(aligner, judge.tasks, pairs), place)
         scorer = RewardScorer.from_pretrained(place, device="cpu")
     margins = margins_for(aligner, scorer, judge.tasks, 1000 if quick else 10_000)
     rows = []
@@ -110,7 +111,7 @@ def keep_best_rows(
         rows.append({
             "name": f"keep-best of {count} and the answer, margin {least:.2f}", "peer": "one greedy correction",
             "metric": "regressions", "unit": "share", "ours": ours, "theirs": theirs,
-            "ratio": theirs / ours if ours else None, "answers": len(items), "pairs": pairs, "margin": least,
+            "ratio": theirs / ours if ours else None, "answers": len(items), "pairs": trained, "margin": least,
             "changed": sum(after["changed"]) / len(items), "changed_without": sum(alone["changed"]) / len(items),
             "kept": {why: sum(c.kept_because == why for c in kept) for why in ("not_better", "unscored")},
             "repaired": share_right(items, after["right"]), "repaired_without": share_right(items, alone["right"]),
