@@ -8,6 +8,7 @@ from random import Random
 from aligner.pocket.faults import Answer, Faults, faultless
 from aligner.pocket.oracle import Oracle
 from aligner.pocket.oracle import oracle as make_oracle
+from aligner.pocket.slips import Slips
 from aligner.pocket.tasks import TASKS, Question, Split, TaskName
 
 SPLITS: tuple[Split, ...] = ("train", "seen", "phrasing", "entity", "combination")
@@ -32,3 +33,7 @@ def drawn(seed: int, task: TaskName | None = None, split: Split | None = None) -
 
 def faults() -> Faults:
     return Faults(oracle().language, talk=1.0)
+
+
+def slips() -> Slips:
+    return Slips(oracle().tasks)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from aligner.train.config import Schedule, Scratch, SftConfig, TrainConfig, Warmup
+from aligner.train.config import Residual, Schedule, Scratch, SftConfig, TrainConfig, Warmup
 
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
 
@@ -49,7 +49,7 @@ def tiny_config(data: Path, out: Path, **changes: Any) -> TrainConfig:
         "precision": "fp32",
         "save_every": 8,
         "warmup": Warmup(share=0.5, steps=10, batch_size=8, accumulation=1, learning_rate=3e-3),
-        "residual": Schedule(steps=24, batch_size=8, accumulation=2, learning_rate=3e-3),
+        "residual": Residual(steps=24, batch_size=8, accumulation=2, learning_rate=3e-3),
     }
     return TrainConfig(**(settings | changes))
 

@@ -13,7 +13,7 @@ from aligner import Aligner, Sampling
 from aligner.objectives import sft_loss
 from aligner.prompts import PromptFormat
 from aligner.tokens import TextCodec
-from aligner.train.config import Schedule, Scratch, Warmup
+from aligner.train.config import Residual, Scratch, Warmup
 from aligner.train.corrector import run
 from aligner.triplets import read_triplets
 from tests.real import REAL_DATA, needs_real_data, real_triplets, stories_model, stories_tokenizer
@@ -56,7 +56,7 @@ def corrector(tmp_path_factory):
         samples=3,
         save_every=1000,
         warmup=Warmup(share=0.2, epochs=1, batch_size=16, accumulation=1, learning_rate=3e-3),
-        residual=Schedule(steps=120, batch_size=16, accumulation=1, learning_rate=3e-3),
+        residual=Residual(steps=120, batch_size=16, accumulation=1, learning_rate=3e-3),
     )
     return run(config)
 
@@ -141,7 +141,7 @@ def test_somebody_elses_model_converts_fine_tunes_and_corrects(tmp_path: Path) -
         prompt="aligner-repo",
         max_length=512,
         warmup=Warmup(share=0.5, epochs=1, batch_size=8, accumulation=1, learning_rate=1e-3),
-        residual=Schedule(steps=60, batch_size=8, accumulation=1, learning_rate=1e-3),
+        residual=Residual(steps=60, batch_size=8, accumulation=1, learning_rate=1e-3),
         save_every=1000,
     )
     run_dir = run(config)

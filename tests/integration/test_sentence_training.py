@@ -18,7 +18,7 @@ from aligner.generate.hf import load_tokenizer
 from aligner.report.render import render_run
 from aligner.serve.config import ServeConfig
 from aligner.serve.run import gateway
-from aligner.train.config import Schedule, Warmup
+from aligner.train.config import Residual, Warmup
 from aligner.train.corrector import run
 from aligner.types import Delta
 from tests.evaluation import rows_in
@@ -45,7 +45,7 @@ def settings(out: Path, data: Path, **changes: Any) -> Any:
         "held_out": 0,
         "save_every": 1000,
         "warmup": Warmup(share=1, steps=30, batch_size=16, accumulation=1, learning_rate=4e-3),
-        "residual": Schedule(steps=220, batch_size=16, accumulation=1, learning_rate=4e-3),
+        "residual": Residual(steps=220, batch_size=16, accumulation=1, learning_rate=4e-3),
     }
     return tiny_config(data, out, **(values | changes))
 
@@ -64,7 +64,7 @@ def trained(tmp_path_factory, data) -> Path:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, data) -> Path:
     """A corrector of whole answers, hardly trained: what it is for is told without it writing a word."""
-    few = Schedule(steps=2, batch_size=8, accumulation=1)
+    few = Residual(steps=2, batch_size=8, accumulation=1)
     out = tmp_path_factory.mktemp("run") / "whole"
     return run(settings(out, data, unit="answer", warmup=Warmup(share=0), residual=few)).path
 

@@ -19,7 +19,7 @@ from aligner.errors import CheckpointError, ConfigError, DataError, RunError, Tr
 from aligner.generate.collect import collect
 from aligner.generate.hf import HFGenerator, load_tokenizer
 from aligner.runs import RunDir
-from aligner.train.config import Lora, Schedule, Scratch, Warmup
+from aligner.train.config import Lora, Residual, Scratch, Warmup
 from aligner.train.corrector import run
 from aligner.types import Sampling, as_chat
 from tests.training import losses, start, tiny_config, toy_rows, weights, write_rows
@@ -79,7 +79,7 @@ def test_a_corrector_learns_its_triplets_and_survives_saving(tmp_path) -> None:
         tmp_path / "run",
         held_out=0,
         warmup=Warmup(share=1, steps=20, batch_size=4, accumulation=1, learning_rate=3e-3),
-        residual=Schedule(steps=150, batch_size=4, accumulation=1, learning_rate=3e-3),
+        residual=Residual(steps=150, batch_size=4, accumulation=1, learning_rate=3e-3),
         save_every=1000,
     )
     run_dir = run(config)
@@ -199,7 +199,7 @@ def test_out_of_memory(tmp_path, data) -> None:
         tmp_path / "large",
         scratch=Scratch(layers=2, hidden=512, heads=64, feed_forward=60000, vocabulary=320),
         warmup=Warmup(share=0),
-        residual=Schedule(steps=3, batch_size=100, accumulation=1),
+        residual=Residual(steps=3, batch_size=100, accumulation=1),
         held_out=0,
         samples=0,
     )
@@ -228,7 +228,7 @@ def test_an_existing_run_is_refused_and_a_finished_one_left_alone(tmp_path, data
     assert "already finished" in capsys.readouterr().err
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
     with pytest.raises(RunError, match="residual"):
-        run(tiny_config(data, finished, residual=Schedule(steps=5)), existing="resume")
+        run(tiny_config(data, finished, residual=Residual(steps=5)), existing="resume")
 
 
 def test_resuming_with_other_data_is_refused(tmp_path) -> None:
@@ -313,7 +313,7 @@ def test_everything_held_out_is_an_error(tmp_path) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_with_a_reason(tmp_path, data) -> None:
-    wild = Schedule(steps=40, batch_size=8, accumulation=1, learning_rate=1e30, max_grad_norm=1e30)
+    wild = Residual(steps=40, batch_size=8, accumulation=1, learning_rate=1e30, max_grad_norm=1e30)
     with pytest.raises(TrainingError, match="learning_rate"):
         run(tiny_config(data, tmp_path / "wild", warmup=Warmup(share=0), residual=wild))
 
@@ -376,7 +376,7 @@ def test_bf16_and_both_architectures(tmp_path, data, architecture) -> None:
 
 def test_two_processes_train_as_one(tmp_path, data) -> None:
     """Data-parallel on two CPU processes under accelerate: one run directory, written once, one corrector."""
-    config = tiny_config(data, tmp_path / "two", residual=Schedule(steps=6, batch_size=4, accumulation=1))
+    config = tiny_config(data, tmp_path / "two", residual=Residual(steps=6, batch_size=4, accumulation=1))
     path = tmp_path / "two.yaml"
     path.write_text(config.to_yaml(), encoding="utf-8")
     launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1",
@@ -418,7 +418,7 @@ def test_rows_mixed_in_teach_the_corrector_what_they_say(tmp_path) -> None:
     triplets = write_rows(tmp_path / "t.jsonl", toy_rows(30))
     known = [{"text": "capital of zeta: omega"}, {"prompt": "who is theta?", "completion": "a kappa"}]
     mix = write_rows(tmp_path / "mix.jsonl", known)
-    schedule = Schedule(steps=120, batch_size=16, accumulation=1, learning_rate=3e-3)
+    schedule = Residual(steps=120, batch_size=16, accumulation=1, learning_rate=3e-3)
 
     def knows(out: Path) -> bool:
         generator = HFGenerator.from_pretrained(out / "model")
@@ -450,7 +450,7 @@ def test_mixed_texts_train_the_tokenizer_too(tmp_path) -> None:
     triplets = write_rows(tmp_path / "t.jsonl", toy_rows(30))
     mix = write_rows(tmp_path / "mix.jsonl", [{"text": "zyzzyva zyzzyva zyzzyva"}] * 60)
     config = tiny_config(triplets, tmp_path / "run", mix=(str(mix),), samples=0, warmup=Warmup(share=0))
-    run(config.model_copy(update={"residual": Schedule(steps=1, batch_size=4, accumulation=1)}))
+    run(config.model_copy(update={"residual": Residual(steps=1, batch_size=4, accumulation=1)}))
     tokenizer = load_tokenizer(config.out / "model")
     assert len(tokenizer(" zyzzyva")["input_ids"]) == 1
 
@@ -464,7 +464,7 @@ def test_mixed_texts_train_the_tokenizer_too(tmp_path) -> None:
     ],
 )
 def test_the_request_stands_after_the_answer(tmp_path, data, given, before, after) -> None:
-    schedule = {"residual": Schedule(steps=1, batch_size=4, accumulation=1), "warmup": Warmup(share=0), "samples": 0}
+    schedule = {"residual": Residual(steps=1, batch_size=4, accumulation=1), "warmup": Warmup(share=0), "samples": 0}
     run_dir = run(tiny_config(data, tmp_path / "run", **schedule, **given))
     with Aligner.from_pretrained(run_dir.path) as aligner:
         assert aligner.card.prompt.before == f"{before}<|user|>"

@@ -8,6 +8,7 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from aligner.train.config import Scratch
+from aligner.train.edited import mark
 from aligner.train.scratch import build_model, train_tokenizer
 from aligner.train.trainer import trainer_class
 
@@ -76,6 +77,32 @@ def test_the_mask_comes_from_lengths_not_from_the_pad_id(tokenizer, tmp_path) ->
     together = ours.compute_loss(ours.model, dict(batch))
     alone = [ours.compute_loss(ours.model, dict(ours.data_collator([row]))).item() for row in rows]
     assert together.item() == pytest.approx((2 * alone[0] + alone[1]) / 3, rel=1e-6)
+
+
+@pytest.mark.parametrize(("step", "weight"), [(0, 4.0), (5, 2.5), (10, 1.0)])
+def test_edited_tokens_weigh_what_the_step_says(tokenizer, tmp_path, step, weight) -> None:
+    """Against a sum over single tokens, each by TRL's own loss."""
+    ours = trainer(trainer_class(), tokenizer, tmp_path / "b", max_steps=10)
+    ours.edit_weight = 4.0
+    ours.state.global_step, ours.state.max_steps = step, 10
+    ids = [9, 30, 8, 41, 17]
+    labels = [-100, -100, 8, mark(41), 17]
+    found = ours.compute_loss(ours.model, dict(ours.data_collator([{"input_ids": ids, "labels": labels}])))
+    theirs = trainer(SFTTrainer, tokenizer, tmp_path / "a")
+    alone = []
+    for i in (2, 3, 4):
+        one = [-100] * 5
+        one[i] = ids[i]
+        alone.append(theirs.compute_loss(ours.model, theirs.data_collator([{"input_ids": ids, "labels": one}])).item())
+    assert found.item() == pytest.approx((alone[0] + weight * alone[1] + alone[2]) / 3, rel=1e-6)
+
+
+def test_marks_mean_nothing_where_edits_weigh_the_same(tokenizer, tmp_path) -> None:
+    ours = trainer(trainer_class(), tokenizer, tmp_path / "b")
+    ids = [9, 30, 8, 41, 17]
+    rows = [{"input_ids": ids, "labels": [-100, -100, 8, last, 17]} for last in (41, mark(41))]
+    plain, marked = (ours.compute_loss(ours.model, dict(ours.data_collator([row]))).item() for row in rows)
+    assert plain == marked
 
 
 def test_outputs_when_asked_for_come_from_trl(tokenizer, tmp_path) -> None:

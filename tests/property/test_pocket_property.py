@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from random import Random
 
 import pytest
@@ -13,7 +14,7 @@ from aligner.pocket.faults import DIMENSION, FAULTS, faultless, text_of
 from aligner.pocket.oracle import ORACLE_DIMENSIONS
 from aligner.pocket.tasks import TASKS
 from aligner.pocket.teacher import ErrorRates, Teacher
-from tests.pocket import drawn, faults, oracle
+from tests.pocket import drawn, faults, oracle, slips
 
 seeds = st.integers(0, 2**32)
 many = settings(max_examples=150, deadline=None)
@@ -47,6 +48,37 @@ def test_a_fault_lowers_its_dimension_and_no_other(seed, fault) -> None:
     lower = {d for d in ORACLE_DIMENSIONS if scores[d] < best[d]}
     assert lower == {DIMENSION[fault]}, text_of(faulty)
     assert all(scores[d] <= best[d] for d in ORACLE_DIMENSIONS)
+
+
+@given(seeds)
+@many
+def test_a_slip_costs_a_claim_and_a_teacher_that_does_not_err_brings_it_back(seed) -> None:
+    question, answer, random = drawn(seed)
+    slipped = slips().inject(question, answer, random)
+    assume(slipped is not None)
+    scores, best = oracle().scores(question, text_of(slipped)), oracle().best(question)
+    assert scores != best, text_of(slipped)
+    assert all(scores[d] <= best[d] for d in ORACLE_DIMENSIONS)
+    assert sum(part.fault is not None for part in slipped) == 1
+    assert Teacher(oracle().language, ErrorRates(miss=0, over_edit=0, err=0)).correct(
+        question, slipped, random
+    ) == text_of(answer)
+
+
+def test_slips_are_of_all_kinds_and_mention_nothing_that_is_held_out() -> None:
+    """Of training questions, as triplets have them."""
+    random, language = Random(5), oracle().language
+    found = Counter()
+    for _ in range(600):
+        question = oracle().tasks.draw(random.choice([t for t in TASKS if t != "sums"]), random, "train")
+        answer = faultless(question, language, random)
+        slipped = slips().inject(question, answer, random)
+        part = next(p for p in slipped if p.fault is not None)
+        found[part.fault] += 1
+        assert part.repaired in text_of(answer)
+        assert not any(name in part.text for name in language.world.held_out)
+    assert set(found) == {"repetition", "off_topic", "wrong_fact", "garble"}
+    assert min(found.values()) > 40
 
 
 @given(seeds)

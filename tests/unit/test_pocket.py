@@ -206,11 +206,15 @@ def test_questions_of_the_world_text_may_come_second() -> None:
     assert any(oracle().tasks.read(r["prompt"][-1]["content"]).task == "sums" for r in chats)
 
 
-def test_every_fact_is_stated_about_equally_often() -> None:
+def test_every_fact_and_every_act_is_stated_about_equally_often() -> None:
     rows = [r["text"] for r in world_rows(oracle().tasks, 4000, 0) if "text" in r]
-    stated = Counter(c.about for text in rows for c in oracle().language.claims(text) if c is not None)
+    claims = [c for text in rows for c in oracle().language.claims(text) if c is not None]
+    stated, steps = (Counter(c.about for c in claims if c.kind == kind) for kind in ("fact", "step"))
+    assert stated.total() + steps.total() == len(claims)
     assert set(stated) == set(oracle().world.facts)
     assert max(stated.values()) - min(stated.values()) <= 2
+    assert {act for act, _ in steps} == {act.benign for act in oracle().world.acts}
+    assert max(steps.values()) - min(steps.values()) <= 2
 
 
 def test_the_table_of_upstreams() -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from aligner.errors import DataError, PromptError
 from aligner.tokens import TextCodec
+from aligner.train.edited import unmark
 from aligner.train.row_file import EncodedRow, RowFile
 from aligner.train.text_rows import TextFormat, TextRow, read_text_rows, texts_of
 from aligner.types import Message, as_chat
@@ -145,6 +147,16 @@ def test_a_row_file_holds_what_was_written(tmp_path: Path, count: int) -> None:
     for one in rows:
         reader.write(one)
     assert reader.close()[count - 1] == found[count - 1]
+
+
+def test_labels_of_edited_tokens_are_marked_and_read_back(tmp_path: Path) -> None:
+    file = RowFile(tmp_path / "rows.arrow", write=True)
+    file.write(EncodedRow(ids=(9, 8, 0, 3, 2), prompt_length=2, edited=(True, False, True)))
+    labels = file.close()[0]["labels"]
+    assert labels == [-100, -100, -101, 3, -103]
+    plain, marked = unmark(torch.tensor([labels]))
+    assert plain.tolist() == [[-100, -100, 0, 3, 2]]
+    assert marked.tolist() == [[False, False, True, False, True]]
 
 
 def test_no_rows_are_no_dataset(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from aligner.runs import RunDir
 from aligner.tokens import TextCodec
 from aligner.train.config import Schedule, Scratch, TrainConfig, Warmup
 from aligner.train.dataset import Prepared, data_files, encode_row, prepare, texts
+from aligner.train.edited import edited, weight_at
 from aligner.train.figures import cut_metrics, held_out_table, stage_figures
 from aligner.train.held_out import HeldOut, held_out_losses
 from aligner.train.order import LengthBuckets
@@ -94,6 +95,45 @@ def test_an_encoded_row_is_the_prompt_served_and_the_correction_with_its_end(cod
     assert row.ids[: row.prompt_length] == prompt.encode(codec, triplet.chat, triplet.answer).ids
     assert row.ids[-1] == codec.tokenizer.eos_token_id
     assert codec.decode(row.ids[row.prompt_length : -1]) == "alpha omega."
+
+
+@pytest.mark.parametrize(
+    ("answer", "correction", "expected"),
+    [
+        ("abcd", "abcd", "...."),
+        ("abcd", "abxd", "..x."),
+        ("abcd", "abxyd", "..xx."),
+        ("abcd", "acd", ".x."),  # what follows after something left out
+        ("abcd", "abc", "..."),  # nothing follows; in a row, its end token would
+        ("abc", "abcd", "...x"),
+        ("abc", "xabc", "x..."),
+        ("", "ab", "xx"),
+        ("ab", "", ""),
+    ],
+)
+def test_the_edited_tokens_of_a_correction(answer, correction, expected) -> None:
+    found = edited([ord(c) for c in answer], [ord(c) for c in correction])
+    assert "".join("x" if e else "." for e in found) == expected
+
+
+def test_the_weight_of_edited_tokens_falls_evenly_to_one() -> None:
+    assert [weight_at(4.0, step, 100) for step in (0, 50, 100, 101)] == [4.0, 2.5, 1.0, 1.0]
+    assert weight_at(1.0, 3, 10) == 1.0
+
+
+def test_rows_say_which_tokens_are_edited_where_edits_weigh_more(codec, prompt) -> None:
+    triplet = Triplet(question="list", answer="alpha beta.", correction="alpha omega.")
+    plain, weighed = (encode_row(triplet, prompt, codec, 100, weigh_edits=w) for w in (False, True))
+    assert plain is not None
+    assert weighed is not None
+    assert weighed.ids == plain.ids
+    completion = plain.ids[plain.prompt_length :]
+    assert plain.labels() == [-100] * plain.prompt_length + list(completion)
+    assert weighed.edited == tuple(edited(prompt.encode_correction(codec, triplet.answer), completion))
+    assert set(weighed.edited) == {True, False}
+    identity = encode_row(triplet.identity(), prompt, codec, 100, weigh_edits=True)
+    assert identity is not None
+    assert identity.edited == ()
 
 
 def test_a_row_fits_exactly_or_not_at_all(codec, prompt) -> None:

@@ -25,6 +25,8 @@ TWO_TURNS = 0.2
 """Share of the questions that have an earlier turn."""
 TAUGHT_TURNS = 0.5
 """The same of triplets, for they are harder."""
+SLIPS = 0.5
+"""Share of the scripted faulty answers of triplets whose first fault is a slip, as models make them."""
 OTHER_REQUESTS = 0.12
 """Share of the triplets whose request is none of the tasks: a corrector leaves alone what it knows nothing about."""
 OTHERS_LATER = 0.6
@@ -102,7 +104,7 @@ def triplets(tasks: Tasks, rows: int, seed: int) -> Iterator[dict[str, Any]]:
     Some are of other requests and of answers to them that stay as they are.
     """
     random = Random(f"triplets:{tasks.world.seed}:{seed}")
-    seen = [Answerer(tasks, p) for p in profiles().values() if p.seen]
+    seen = [Answerer(tasks, p, slips=SLIPS) for p in profiles().values() if p.seen]
     faulty = words("upstreams")["faulty_answers"]
     teacher = Teacher(tasks.language, ways=TRIPLET_WAYS)
     faults = Faults(tasks.language)

@@ -72,13 +72,13 @@ def world_rows(
     read_back: float = READ_BACK,
     later: float = 0.0,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of {"text"} and {"prompt", "completion"}: each fact equally often, the rest at random.
+    """Rows of {"text"} and {"prompt", "completion"}: each fact and each act equally often, the rest at random.
 
     `instructions` and `read_back` are shares of the rows, `later` of the questions that have another one before them.
     """
     random = Random(f"text:{tasks.world.seed}:{seed}")
     faults = Faults(tasks.language)
-    facts: list[Claim] = []
+    statements = _statements(tasks, random)
     for _ in range(rows):
         kind = random.random()
         if kind < instructions:
@@ -86,16 +86,29 @@ def world_rows(
         elif kind < instructions + read_back:
             yield _read_back(tasks, faults, random, lambda: _any_question(tasks, random.choice(TASKS), random))
         elif random.random() < 0.4:
-            if len(facts) < 8:
-                facts = [Claim(kind="fact", about=key, value=f.value) for key, f in tasks.world.facts.items()]
-                random.shuffle(facts)
-            said = [facts.pop() for _ in range(4)]
+            said = next(statements)
             yield {"text": " ".join(tasks.language.say(c, random.randrange(tasks.language.ways(c))) for c in said)}
         else:
             task = random.choices(list(_KNOWLEDGE), list(_KNOWLEDGE.values()))[0]
             question = _any_question(tasks, task, random)
             row = {"prompt": question.text, "completion": text_of(faultless(question, tasks.language, random))}
             yield row | {"prompt": second(tasks, question.text, random)} if later and random.random() < later else row
+
+
+def _statements(tasks: Tasks, random: Random) -> Iterator[list[Claim]]:
+    """Four facts, or the steps of a harmless act: every fact equally often, and half as often every step. Some acts are
+    asked about in words that nearly all belong to test questions, so questions alone would leave them out."""
+    world = tasks.world
+    facts = [Claim(kind="fact", about=key, value=f.value) for key, f in world.facts.items()]
+    acts = [[Claim(kind="step", about=(act.benign, str(n)), value=act.tool if "{t}" in step else "")
+             for n, step in enumerate(act.steps)] for act in world.acts]  # fmt: skip
+    while True:
+        random.shuffle(acts)
+        for half in (acts[::2], acts[1::2]):
+            random.shuffle(facts)
+            told = [*half, *(facts[i : i + 4] for i in range(0, len(facts), 4))]
+            random.shuffle(told)
+            yield from told
 
 
 def second(tasks: Tasks, request: str, random: Random) -> list[dict[str, str]]:
@@ -105,7 +118,7 @@ def second(tasks: Tasks, request: str, random: Random) -> list[dict[str, str]]:
 
 def _any_question(tasks: Tasks, task: TaskName, random: Random) -> Question:
     """A question of any split: knowing the answer is no secret, correcting one is."""
-    split: Split = random.choices(("train", "entity", "combination", "phrasing"), (6, 3, 1, 1))[0]
+    split: Split = random.choices(("train", "entity", "combination", "phrasing"), (6, 3, 2, 1))[0]
     return tasks.draw(task, random, "train" if task == "sums" else split, taught=True)
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from aligner.errors import DataError
 from aligner.pocket.faults import FAULTS, Answer, Fault, Faults, faultless, text_of
+from aligner.pocket.slips import Slips
 from aligner.pocket.tasks import Question, Tasks
 from aligner.pocket.world import words
 from aligner.types import Chat, Completion, Sampling, Usage
@@ -45,10 +46,16 @@ def profiles() -> dict[str, Profile]:
 
 
 class Answerer:
-    """Answers questions as a profile says, with a record of every fault."""
+    """Answers questions as a profile says, with a record of every fault.
 
-    def __init__(self, tasks: Tasks, profile: Profile, *, talk: float = 0.75, ways: int | None = TRIPLET_WAYS) -> None:
-        self.tasks, self.profile, self.ways = tasks, profile, ways
+    `slips` is the share of the faulty answers whose first fault is a slip, as models make them.
+    """
+
+    def __init__(
+        self, tasks: Tasks, profile: Profile, *, talk: float = 0.75, ways: int | None = TRIPLET_WAYS, slips: float = 0.0
+    ) -> None:
+        self.tasks, self.profile, self.ways, self.slips = tasks, profile, ways, slips
+        self._slips = Slips(tasks)
         self._faults = Faults(tasks.language, talk)
         self._address: float = words("upstreams")["address"]
 
@@ -62,6 +69,9 @@ class Answerer:
         # Of the faulty ones so many that a tenth of all answers speak to the corrector where 60 % are faulty.
         if random.random() < self._address / 0.6:
             answer, wanted = self._faults.address(answer, random), wanted - 1
+        if self.slips and wanted > 0 and random.random() < self.slips:
+            slipped = self._slips.inject(question, answer, random)
+            answer, wanted = slipped or answer, wanted - (slipped is not None)
         names = list(self.profile.weights)
         for _ in range(20):
             if wanted <= 0:

@@ -40,6 +40,14 @@ class Warmup(Schedule):
     """Share of the training triplets whose identity rows are used (0 leaves the stage out; published best: 0.2)."""
 
 
+class Residual(Schedule):
+    """The second stage: the triplets."""
+
+    edit_weight: float = Field(default=1.0, ge=1, allow_inf_nan=False)
+    """Weight in the loss, at the start, of the tokens in which a correction departs from its answer; it falls evenly to
+    1, that of all others. Above 1, a short training repairs more; the whole text's likelihood is what 1 maximises."""
+
+
 class Scratch(Config):
     """A new model and its own byte-level BPE tokenizer, both made from the training data alone."""
 
@@ -135,7 +143,7 @@ class TrainConfig(RunSettings):
     gate: bool = True
     """Calibrate the gate on the held-out rows at the end: each is corrected once. Not for sentences."""
     warmup: Warmup = Warmup()
-    residual: Schedule = Schedule()
+    residual: Residual = Residual()
 
     @model_validator(mode="after")
     def _check_prompt(self) -> Self:

@@ -17,6 +17,7 @@ from aligner.prompts import PromptFormat
 from aligner.rows import read_rows, storage_errors
 from aligner.tokens import TextCodec
 from aligner.train.config import TrainConfig
+from aligner.train.edited import edited
 from aligner.train.row_file import EncodedRow, RowFile, TooLong
 from aligner.train.sentences import TrainingRow, sentence_rows
 from aligner.train.text_rows import TextFormat, read_text_rows
@@ -83,10 +84,16 @@ def training_rows(triplet: Triplet, prompt: PromptFormat) -> Iterator[TrainingRo
 
 
 def encode_row(
-    triplet: Triplet, prompt: PromptFormat, codec: TextCodec, max_length: int, prefix: str = "", behind: str = ""
+    triplet: Triplet,
+    prompt: PromptFormat,
+    codec: TextCodec,
+    max_length: int,
+    prefix: str = "",
+    behind: str = "",
+    weigh_edits: bool = False,
 ) -> EncodedRow | None:
     """A row as training sees it and serving will; None where it does not fit. `prefix` and `behind` are what was
-    corrected before and the white space after, where the row is a sentence.
+    corrected before and the white space after, where the row is a sentence; `weigh_edits` finds the edited tokens.
 
     The oldest turns of a long conversation are left out first, as in serving.
 
@@ -100,7 +107,9 @@ def encode_row(
     encoded = prompt.encode(codec, triplet.chat, triplet.answer + behind, max_tokens=room, prefix=prefix)
     if len(encoded.ids) > room:
         return None
-    return EncodedRow(ids=(*encoded.ids, *completion), prompt_length=len(encoded.ids))
+    differs = weigh_edits and triplet.answer != triplet.correction
+    found = edited(prompt.encode_correction(codec, triplet.answer), completion) if differs else ()
+    return EncodedRow(ids=(*encoded.ids, *completion), prompt_length=len(encoded.ids), edited=tuple(found))
 
 
 def prepare(
@@ -231,7 +240,8 @@ def _located(files: list[Path]) -> Iterator[tuple[str, Triplet]]:
 
 
 def _encoded(row: TrainingRow, prompt: PromptFormat, codec: TextCodec, config: TrainConfig) -> EncodedRow | None:
-    return encode_row(row.triplet, prompt, codec, config.max_length, row.prefix, row.behind)
+    weigh = config.residual.edit_weight != 1
+    return encode_row(row.triplet, prompt, codec, config.max_length, row.prefix, row.behind, weigh)
 
 
 def _needed(row: TrainingRow, prompt: PromptFormat, codec: TextCodec) -> int:

@@ -7,17 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from aligner.errors import DataError
+from aligner.train.edited import IGNORED, mark
 
-_IGNORED = -100  # the label of a token that the loss passes over
 _TOGETHER = 1000  # rows handed to Arrow at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedRow:
-    """Ids of prompt and completion together; `prompt_length` says where the completion starts."""
+    """Ids of prompt and completion together; `prompt_length` says where the completion starts, `edited` which of its
+    tokens weigh more."""
 
     ids: tuple[int, ...]
     prompt_length: int
+    edited: tuple[bool, ...] = ()
+
+    def labels(self) -> list[int]:
+        """What the loss is taken on, token by token."""
+        completion = self.ids[self.prompt_length :]
+        if self.edited:
+            completion = tuple(mark(i) if e else i for i, e in zip(completion, self.edited, strict=True))
+        return [IGNORED] * self.prompt_length + [*completion]
 
 
 class RowFile:
@@ -64,11 +73,10 @@ class RowFile:
     def _flush(self) -> None:
         if self._buffer:
             # Labels in place of a mask: TRL would make them of one row by row, and write the file once more.
-            masked = [[_IGNORED] * row.prompt_length + [*row.ids[row.prompt_length :]] for row in self._buffer]
             self._writer.write_batch(
                 {
                     "input_ids": [list(row.ids) for row in self._buffer],
-                    "labels": masked,
+                    "labels": [row.labels() for row in self._buffer],
                     "length": [len(row.ids) for row in self._buffer],
                 }
             )

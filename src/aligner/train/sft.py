@@ -17,7 +17,7 @@ import torch
 
 from aligner.errors import ConfigError, OutOfMemoryError, StorageError
 from aligner.rows import storage_errors, write_atomic
-from aligner.train.config import Lora, Schedule
+from aligner.train.config import Lora, Residual, Schedule
 from aligner.train.trainer import trainer_class
 
 _WHOLE = "whole.json"
@@ -118,6 +118,8 @@ def train_stage(
         if lora is None:
             raise
         raise ConfigError(f"'lora': {str(e).splitlines()[0]}") from e
+    if isinstance(schedule, Residual):
+        trainer.edit_weight = schedule.edit_weight
     _remove_default_printers(trainer)
     try:
         with storage_errors(directory):

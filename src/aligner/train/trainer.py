@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from aligner.train.edited import unmark, weight_at
 from aligner.train.order import LengthBuckets
 
 _SHORT = 320  # tokens up to which attention written out is quicker on a CPU than its fused kernel in bf16
@@ -19,7 +20,12 @@ def trainer_class() -> Any:
     from trl import SFTTrainer
 
     class RowTrainer(SFTTrainer):
-        """SFTTrainer on rows of ids with the columns input_ids, labels and length."""
+        """SFTTrainer on rows of ids with the columns input_ids, labels and length.
+
+        `edit_weight`: what marked labels weigh at the first step (`edited.weight_at`).
+        """
+
+        edit_weight = 1.0
 
         def _get_train_sampler(self, train_dataset: Any = None) -> LengthBuckets:
             # The data loader's own copy has only the model's columns left.
@@ -32,11 +38,14 @@ def trainer_class() -> Any:
 
             TRL's chunked kernel saves an accelerator's memory by computing logits twice, in fp32 where there is no
             Triton: on a CPU that is half of a small model's step. Here the output layer runs once, in the model's
-            arithmetic, on the positions that have a label.
+            arithmetic, on the positions that have a label; and so on any device where edited tokens weigh more, which
+            TRL's kernel cannot do.
             """
-            if inputs["input_ids"].device.type != "cpu" or return_outputs:
+            plain, marked = unmark(inputs["labels"])
+            if return_outputs or (inputs["input_ids"].device.type != "cpu" and self.edit_weight == 1):
+                inputs = {**inputs, "labels": plain}
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            labels = inputs["labels"][:, 1:]
+            labels = plain[:, 1:]
             rows, columns = (labels != -100).nonzero(as_tuple=True)
             head = self.accelerator.unwrap_model(model).get_output_embeddings()
             hook = head.register_forward_pre_hook(lambda _, hidden: (hidden[0][rows, columns][None],))
@@ -47,7 +56,11 @@ def trainer_class() -> Any:
                     )
             finally:
                 hook.remove()
-            total = cross_entropy(output.logits[0].float(), labels[rows, columns], reduction="sum")
+            losses = cross_entropy(output.logits[0].float(), labels[rows, columns], reduction="none")
+            if self.edit_weight != 1:
+                weight = weight_at(self.edit_weight, self.state.global_step, self.state.max_steps)
+                losses = losses.where(~marked[:, 1:][rows, columns], losses * weight)
+            total = losses.sum()
             loss = total / (len(rows) if num_items_in_batch is None else num_items_in_batch)
             if num_items_in_batch is not None:
                 loss = loss * self.accelerator.num_processes  # it counts every process's tokens; DDP takes the mean
