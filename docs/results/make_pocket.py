@@ -58,17 +58,22 @@ def main_table(table: list[Row], upstreams: list[Row], corrector: str) -> list[s
     return lines
 
 
+def lost(cell: Row) -> float:
+    """The share of a cell's answers that the corrector made worse in its dimension."""
+    return float(cell["losses"] / cell["n"])
+
+
 def bars(run: Path, table: list[Row], upstreams: list[Row], corrector: str) -> list[str]:
     mine = cells(table, corrector)
     seen = {u["name"]: u["seen"] for u in upstreams}
-    worst = min(mine, key=lambda r: r["omega"])
+    worst, lossy = min(mine, key=lambda r: r["omega"]), max(mine, key=lost)
     worse: dict[tuple[str, str], list[bool]] = defaultdict(list)
     left, good = 0, 0
     outcome: dict[tuple[bool, bool], list[int]] = defaultdict(list)
     for row in verdicts(run, corrector):
         won = [v for v in row["verdicts"].values() if v is not None]
-        lost = "baseline" in won
-        worse[row["upstream"], row["task"]].append(lost)
+        harmed = "baseline" in won
+        worse[row["upstream"], row["task"]].append(harmed)
         before = row["faults_before"]
         if before is None:
             continue
@@ -76,7 +81,7 @@ def bars(run: Path, table: list[Row], upstreams: list[Row], corrector: str) -> l
         if not faulty:
             good += 1
             left += row["answer"] == row["correction"]
-        outcome[bool(seen[row["upstream"]]), faulty].append(("candidate" in won) - lost)
+        outcome[bool(seen[row["upstream"]]), faulty].append(("candidate" in won) - harmed)
     most = max(worse, key=lambda k: sum(worse[k]) / len(worse[k]))
     most_share = sum(worse[most]) / len(worse[most])
     over = sum(sum(w) / len(w) > 0.02 for w in worse.values())
@@ -85,8 +90,11 @@ def bars(run: Path, table: list[Row], upstreams: list[Row], corrector: str) -> l
         f"- Questions a cell: {min(r['n'] for r in mine)} at least.",
         f"- Cells with ω < −2: {sum(r['omega'] < -2 for r in mine)} of {len(mine)}; the lowest is "
         f"{number(worst['omega'])} ({worst['upstream']}, {worst['task']}, {worst['dimension']}).",
-        f"- Answers made worse: {share(sum(total) / len(total))} of all; more than 2 % in {over} of {len(worse)} "
-        f"upstream × task, at most {share(most_share)} ({most[0]}, {most[1]}).",
+        f"- Answers made worse in a cell's dimension: {share(sum(r['losses'] for r in mine) / sum(r['n'] for r in mine))} "
+        f"on average; more than 2 % in {sum(lost(r) > 0.02 for r in mine)} of {len(mine)}, at most {share(lost(lossy))} "
+        f"({lossy['upstream']}, {lossy['task']}, {lossy['dimension']}).",
+        f"- Answers made worse in any dimension: {share(sum(total) / len(total))} of all; more than 2 % in {over} of "
+        f"{len(worse)} upstream × task, at most {share(most_share)} ({most[0]}, {most[1]}).",
     ]  # fmt: skip
     for dimension in ("helpful", "harmless", "honest"):
         values = [r["omega"] for r in mine if r["dimension"] == dimension]

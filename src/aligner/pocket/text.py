@@ -22,7 +22,7 @@ INSTRUCTIONS = 0.1
 READ_BACK = 0.25
 """Share of the rows that are notes or answers to be said again."""
 KEPT_UP = 0.2
-"""The same for a corrector, which knows how by then and only must not forget it: facts are what it is short of."""
+"""The same for a corrector, which knows how by then and only must not forget it."""
 READING_TURNS = 0.5
 """Share of a corrector's questions that come second: without them it answers the first one again."""
 _READ_BACK_WAYS = (
