@@ -112,7 +112,9 @@ def stack(
             for p in chosen
         ],
         "correctors": [
-            *({"name": size, "aligner": str(place)} for size, place in correctors.items()),
+            # A quick corrector holds out too few rows to calibrate its gate.
+            *({"name": size, "aligner": str(place), "gate": "off" if quick else "balanced"}
+              for size, place in correctors.items()),
             *({"name": name, "method": method} for name, method in (methods or {}).items()),
         ],
     }, where="the demo's evaluation")  # fmt: skip
