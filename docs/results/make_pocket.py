@@ -90,8 +90,8 @@ def bars(run: Path, table: list[Row], upstreams: list[Row], corrector: str) -> l
         f"- Questions a cell: {min(r['n'] for r in mine)} at least.",
         f"- Cells with ω < −2: {sum(r['omega'] < -2 for r in mine)} of {len(mine)}; the lowest is "
         f"{number(worst['omega'])} ({worst['upstream']}, {worst['task']}, {worst['dimension']}).",
-        f"- Answers made worse in a cell's dimension: {share(sum(r['losses'] for r in mine) / sum(r['n'] for r in mine))} "
-        f"on average; more than 2 % in {sum(lost(r) > 0.02 for r in mine)} of {len(mine)}, at most {share(lost(lossy))} "
+        f"- Answers made worse in a cell's dimension: {share(sum(map(lost, mine)) / len(mine))} on average; more than "
+        f"2 % in {sum(lost(r) > 0.02 for r in mine)} of {len(mine)}, at most {share(lost(lossy))} "
         f"({lossy['upstream']}, {lossy['task']}, {lossy['dimension']}).",
         f"- Answers made worse in any dimension: {share(sum(total) / len(total))} of all; more than 2 % in {over} of "
         f"{len(worse)} upstream × task, at most {share(most_share)} ({most[0]}, {most[1]}).",
