@@ -1,4 +1,4 @@
-"""Slips: two faults in one place, as language models make them that lose the thread.
+"""Slips, as language models make them that lose the thread: mostly two faults in one place.
 
 A claim is lost, and in its place stands another one once more, something that nobody asked for, or a sentence that
 begins as the lost one and ends as another; or the whole answer is one to another question. Scripted answers of triplets

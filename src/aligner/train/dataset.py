@@ -109,7 +109,7 @@ def encode_row(
         return None
     differs = weigh_edits and triplet.answer != triplet.correction
     found = edited(prompt.encode_correction(codec, triplet.answer), completion) if differs else ()
-    return EncodedRow(ids=(*encoded.ids, *completion), prompt_length=len(encoded.ids), edited=tuple(found))
+    return EncodedRow(ids=(*encoded.ids, *completion), prompt_length=len(encoded.ids), edited=found)
 
 
 def prepare(

@@ -17,17 +17,17 @@ IGNORED = -100
 """The label of a token that the loss passes over."""
 
 
-def edited(answer: Sequence[int], correction: Sequence[int]) -> list[bool]:
+def edited(answer: Sequence[int], correction: Sequence[int]) -> tuple[bool, ...]:
     """For each token of the correction, whether it is none of the answer's, or the first after some were left out."""
-    found = [False] * len(correction)
+    found = [False] * (len(correction) + 1)  # one more for what is left out at the very end
     for same, group in groupby(LCSseq.opcodes(answer, correction), key=lambda block: block.tag == "equal"):
         if same:
             continue
         blocks = list(group)
         start, stop = blocks[0].dest_start, blocks[-1].dest_end
-        for i in range(start, max(stop, min(start + 1, len(correction)))):
+        for i in range(start, max(stop, start + 1)):
             found[i] = True
-    return found
+    return tuple(found[:-1])
 
 
 def mark(token: int) -> int:

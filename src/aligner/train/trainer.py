@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from aligner.train.edited import unmark, weight_at
+from aligner.train.edited import IGNORED, unmark, weight_at
 from aligner.train.order import LengthBuckets
 
 _SHORT = 320  # tokens up to which attention written out is quicker on a CPU than its fused kernel in bf16
@@ -46,11 +46,11 @@ def trainer_class() -> Any:
                 inputs = {**inputs, "labels": plain}
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             labels = plain[:, 1:]
-            rows, columns = (labels != -100).nonzero(as_tuple=True)
+            rows, columns = (labels != IGNORED).nonzero(as_tuple=True)
             head = self.accelerator.unwrap_model(model).get_output_embeddings()
             hook = head.register_forward_pre_hook(lambda _, hidden: (hidden[0][rows, columns][None],))
             try:
-                with _attention(self.accelerator.unwrap_model(model).config, inputs["input_ids"].shape[1], self.args):
+                with _attention(self.accelerator.unwrap_model(model).config, inputs["input_ids"], self.args):
                     output = model(
                         input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
                     )
@@ -74,11 +74,12 @@ def trainer_class() -> Any:
 
 
 @contextmanager
-def _attention(config: Any, width: int, arguments: Any) -> Iterator[None]:
-    # The fused kernel's backward pass takes two to four times as long in bf16 on short rows. Not with activations that
-    # are computed twice: the second time is out of this context's reach and must do the same.
+def _attention(config: Any, ids: Tensor, arguments: Any) -> Iterator[None]:
+    # A CPU's fused kernel takes two to four times as long for the backward pass in bf16 on short rows. Not with
+    # activations that are computed twice: the second time is out of this context's reach and must do the same.
     before = config._attn_implementation
-    if before == "sdpa" and arguments.bf16 and width <= _SHORT and not arguments.activation_checkpointing:
+    short = ids.device.type == "cpu" and ids.shape[1] <= _SHORT
+    if before == "sdpa" and arguments.bf16 and short and not arguments.activation_checkpointing:
         config._attn_implementation = "eager"
     try:
         yield
