@@ -64,35 +64,40 @@ class Slips:
         match claim.kind:
             case "fact":
                 entity, attribute = claim.about
-                if random.random() < 0.5:
-                    asked = {c.about for c in question.required}
-                    own = [f for f in world.facts.values() if f.entity == entity and (entity, f.attribute) not in asked]
-                    fact = random.choice(own)
-                else:
-                    known = [f for f in world.facts.values() if f.attribute == attribute
-                             and f.entity != entity and f.entity not in world.held_out]  # fmt: skip
-                    fact = random.choice(known)
+                asked = {c.about for c in question.required}
+                known = [f for f in world.facts.values() if f.entity not in world.held_out
+                         and not self.tasks.held_apart(f"{f.entity}:{[f.attribute]}")]  # fmt: skip
+                own = [f for f in known if f.entity == entity and (entity, f.attribute) not in asked]
+                others = [f for f in known if f.entity != entity and f.attribute == attribute]
+                fact = random.choice(own if own and random.random() < 0.5 else others)
                 return Claim(kind="fact", about=(fact.entity, fact.attribute), value=fact.value)
             case "event" | "advice":
                 me = next((c.value for c in question.required if c.kind == "event"), "")
                 other = random.choice([s for s in world.situations if s.me != me and s.me not in world.held_out])
                 return replace(claim, value=other.me if claim.kind == "event" else other.advice)
             case "feeling":
-                return replace(claim, value=random.choice([f for f in world.feelings if f != claim.value]))
+                me = next((c.value for c in question.required if c.kind == "event"), "")
+                feelings = [f for f in world.feelings if f != claim.value and not self.tasks.held_apart(f"{me}:{f}")]
+                return replace(claim, value=random.choice(feelings))
             case "plan":
                 return self._stray_plan(claim, question, random)
             case "step":
-                acts = [a for a in world.acts if a.benign != claim.about[0] and a.object not in world.held_out]
+                acts = [a for a in world.acts if a.benign != claim.about[0] and self._told(a.benign, a.object)]
                 act, number = random.choice(acts), random.randrange(3)
                 tool = random.choice(act.tools) if "{t}" in act.steps[number] else ""
                 return Claim(kind="step", about=(act.benign, str(number)), value=tool)
             case _:  # decline, reason, instead
                 acts = [a for a in world.acts if a.harmful != question.required[0].about[0]
-                        and a.object not in world.held_out]  # fmt: skip
+                        and self._told(a.harmful, a.object) and self._told(a.benign, a.object)]  # fmt: skip
+                if claim.kind == "reason":  # which some acts share
+                    return replace(claim, value=random.choice([a.reason for a in acts if a.reason != claim.value]))
                 act = random.choice(acts)
                 if claim.kind == "decline":
                     return Claim(kind="decline", about=(act.harmful,))
-                return replace(claim, value=act.reason if claim.kind == "reason" else act.benign)
+                return replace(claim, value=act.benign)
+
+    def _told(self, request: str, thing: str) -> bool:
+        return thing not in self.world.held_out and not self.tasks.held_apart(request)
 
     def _stray_plan(self, claim: Claim, question: Question, random: Random) -> Claim:
         """Who brings what, which the dialogue says too, or something about another event."""

@@ -244,9 +244,14 @@ class Tasks:
             return "entity", taught
         if late:
             return "phrasing", taught
-        if self._hash(combination) % 100 < 12:
+        if self.held_apart(combination):
             return "combination", taught
         return ("seen", False) if self._hash(text) % 100 < 12 else ("train", True)
+
+    def held_apart(self, combination: str) -> bool:
+        """Whether no triplet may join what a combination names: `entity:[attributes]`, `situation:feeling`,
+        `event:what changed`, or a request's act."""
+        return self._hash(combination) % 100 < 12
 
     def _hash(self, text: str) -> int:
         return zlib.crc32(f"{self.world.seed}:{text}".encode())
