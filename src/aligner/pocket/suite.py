@@ -23,7 +23,7 @@ from aligner.runs import Existing, RunDir
 
 TWO_TURNS = 0.2
 """Share of the questions that have an earlier turn."""
-TAUGHT_TURNS = 0.5
+TAUGHT_TURNS = 0.35
 """The same of triplets, for they are harder."""
 SLIPS = 0.5
 """Share of the scripted faulty answers of triplets whose first fault is a slip, as models make them."""

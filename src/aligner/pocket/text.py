@@ -23,7 +23,7 @@ READ_BACK = 0.25
 """Share of the rows that are notes or answers to be said again."""
 KEPT_UP = 0.2
 """The same for a corrector, which knows how by then and only must not forget it."""
-READING_TURNS = 0.5
+READING_TURNS = 0.35
 """Share of a corrector's questions that come second: without them it answers the first one again."""
 _READ_BACK_WAYS = (
     "Read this back to me: {note}",
