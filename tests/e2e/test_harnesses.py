@@ -22,7 +22,7 @@ import pytest
 
 from aligner.correct.aligner import Aligner
 from aligner.evaluate.alpaca_eval import read_verdicts, win_rate
-from aligner.train.config import Schedule
+from aligner.train.config import Residual
 from aligner.train.corrector import run as train
 from tests.api_server import Api, Reply, completion, serving
 from tests.serving import serving_command
@@ -49,7 +49,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
     """It makes "omega" of "beta"; half of the answers end in the one."""
     place = tmp_path_factory.mktemp("stack")
     rows = toy_rows(400)
-    residual = Schedule(steps=150, batch_size=8, accumulation=2, learning_rate=3e-3)
+    residual = Residual(steps=150, batch_size=8, accumulation=2, learning_rate=3e-3)
     train(tiny_config(write_rows(place / "rows.jsonl", rows), place / "run", residual=residual))
     wrong = [row for row in rows if row["answer"].endswith("beta.")][:16]
     chosen = wrong + [row for row in rows if "beta" not in row["answer"]][:16]
