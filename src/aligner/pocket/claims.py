@@ -43,8 +43,8 @@ class Claim:
 
     @property
     def slot(self) -> tuple[str, ...]:
-        """What the claim answers, whatever it answers."""
-        return (self.kind, *self.about)
+        """What the claim answers, whatever it answers; 9 plus 4 is 4 plus 9."""
+        return (self.kind, *(sorted(self.about) if self.kind == "sum" else self.about))
 
 
 class Language:
@@ -187,11 +187,11 @@ class Language:
     def _facts(self, text: str) -> Iterator[Claim]:
         for _, outer in self._fact_ways.read(text):
             for (kind, attribute), (clause, phrase) in self._attributes.items():
-                values = self.world.values(kind, attribute)
+                values = self.world.values(kind, attribute, held_out=True)
                 inner = clause.read(outer["clause"]) if "clause" in outer else phrase.read(outer["phrase"])
                 for _, slots in inner:
                     entity, value = slots["e"], outer.get("v") or slots["v"]
-                    if self.world.kind_of.get(entity) == kind and any(v in values for v in (value,)):
+                    if self.world.kind_of.get(entity) == kind and value in values:
                         yield Claim(kind="fact", about=(entity, attribute), value=value)
 
     def _plans(self, text: str) -> Iterator[Claim]:

@@ -226,7 +226,8 @@ class Faults:
             self._insert(parts, self._talk("off_topic", random), "off_topic", random)
             return True
         asked = {c.about[0] for c in question.required if c.kind == "fact"}
-        known = [f for f in self.world.facts.values() if f.entity not in asked and f.entity not in self.world.held_out]
+        known = [f for f in self.world.facts.values() if f.entity not in asked and f.entity not in self.world.held_out
+                 and not self.world.held_apart(f.entity, f.attribute)]  # fmt: skip
         fact = random.choice(known)
         claim = Claim(kind="fact", about=(fact.entity, fact.attribute), value=fact.value)
         self._insert(parts, self.language.say(claim, random.randrange(self.language.ways(claim))), "off_topic", random)

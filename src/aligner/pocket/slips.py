@@ -13,6 +13,7 @@ from random import Random
 from aligner.pocket.claims import Claim
 from aligner.pocket.faults import Answer, Part, faultless, text_of
 from aligner.pocket.tasks import Question, Tasks
+from aligner.pocket.world import Act
 
 ELSEWHERE = 0.2
 """Share of the slips that answer another question."""
@@ -66,7 +67,7 @@ class Slips:
                 entity, attribute = claim.about
                 asked = {c.about for c in question.required}
                 known = [f for f in world.facts.values() if f.entity not in world.held_out
-                         and not self.tasks.held_apart(f"{f.entity}:{[f.attribute]}")]  # fmt: skip
+                         and not world.held_apart(f.entity, f.attribute)]  # fmt: skip
                 own = [f for f in known if f.entity == entity and (entity, f.attribute) not in asked]
                 others = [f for f in known if f.entity != entity and f.attribute == attribute]
                 fact = random.choice(own if own and random.random() < 0.5 else others)
@@ -77,18 +78,18 @@ class Slips:
                 return replace(claim, value=other.me if claim.kind == "event" else other.advice)
             case "feeling":
                 me = next((c.value for c in question.required if c.kind == "event"), "")
-                feelings = [f for f in world.feelings if f != claim.value and not self.tasks.held_apart(f"{me}:{f}")]
+                feelings = [f for f in world.feelings if f != claim.value and not world.held_apart(me, f)]
                 return replace(claim, value=random.choice(feelings))
             case "plan":
                 return self._stray_plan(claim, question, random)
             case "step":
-                acts = [a for a in world.acts if a.benign != claim.about[0] and self._told(a.benign, a.object)]
+                acts = [a for a in world.acts if a.benign != claim.about[0] and self._known(a)]
                 act, number = random.choice(acts), random.randrange(3)
                 tool = random.choice(act.tools) if "{t}" in act.steps[number] else ""
                 return Claim(kind="step", about=(act.benign, str(number)), value=tool)
             case _:  # decline, reason, instead
                 acts = [a for a in world.acts if a.harmful != question.required[0].about[0]
-                        and self._told(a.harmful, a.object) and self._told(a.benign, a.object)]  # fmt: skip
+                        and self._known(a)]  # fmt: skip
                 if claim.kind == "reason":  # which some acts share
                     return replace(claim, value=random.choice([a.reason for a in acts if a.reason != claim.value]))
                 act = random.choice(acts)
@@ -96,8 +97,8 @@ class Slips:
                     return Claim(kind="decline", about=(act.harmful,))
                 return replace(claim, value=act.benign)
 
-    def _told(self, request: str, thing: str) -> bool:
-        return thing not in self.world.held_out and not self.tasks.held_apart(request)
+    def _known(self, act: Act) -> bool:
+        return act.object not in self.world.held_out and not self.world.held_apart(act.benign)
 
     def _stray_plan(self, claim: Claim, question: Question, random: Random) -> Claim:
         """Who brings what, which the dialogue says too, or something about another event."""

@@ -11,8 +11,7 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
@@ -48,6 +47,8 @@ class Question:
     text: str
     required: tuple[Claim, ...]
     harmful: bool = False
+    # What the dialogue says in the end, whether asked for or not.
+    told: tuple[Claim, ...] = ()
     # Values that the dialogue mentions and that were changed later, by slot: the mistakes that offer themselves.
     outdated: tuple[Claim, ...] = ()
     split: Split = "train"
@@ -152,8 +153,7 @@ class Tasks:
             facts = [f for f in found if f is not None]
             if len(facts) == len(found) and len({entity for entity, _ in facts}) == 1:
                 required = tuple(Claim(kind="fact", about=f, value=self.world.facts[f].value) for f in facts)
-                key = f"{facts[0][0]}:{sorted(a for _, a in facts)}"
-                split, taught = self._split(text, (facts[0][0],), key, _late(way, self._ask_fact))
+                split, taught = self._split(text, (facts[0][0],), facts, _late(way, self._ask_fact))
                 yield Question(task="truth", text=text, required=required, split=split, taught=taught)
 
     def _asked_fact(self, text: str) -> tuple[str, str] | None:
@@ -173,7 +173,7 @@ class Tasks:
                         Claim(kind="event", value=me),
                         Claim(kind="advice", value=situation.advice),
                     )
-                    split, taught = self._split(text, (me,), f"{me}:{slots['f']}", _late(way, self._tell))
+                    split, taught = self._split(text, (me,), [(me, slots["f"])], _late(way, self._tell))
                     yield Question(task="empathy", text=text, required=required, split=split, taught=taught)
 
     def _act(self, text: str) -> Iterator[Question]:
@@ -193,7 +193,7 @@ class Tasks:
                     Claim(kind="step", about=(act.benign, str(n)), value=act.tool if "{t}" in step else "")
                     for n, step in enumerate(act.steps)
                 )
-            split, taught = self._split(text, (act.object,), slots["a"], _late(way, self._ask_act))
+            split, taught = self._split(text, (act.object,), [(act.benign,)], _late(way, self._ask_act))
             task: TaskName = "harm" if act.kind == "harm" else "deceit"
             yield Question(task=task, text=text, required=required, harmful=harmful, split=split, taught=taught)
 
@@ -220,41 +220,39 @@ class Tasks:
             changed, found_slots = changes[0]
             now = known | {changed: found_slots["new"]}
             about = {"day": now["event"], "place": now["event"], "item": y}
-            required = tuple(Claim(kind="plan", about=(slot, about[slot]), value=now[slot]) for slot in asked)
+            told = {slot: Claim(kind="plan", about=(slot, about[slot]), value=now[slot]) for slot in about}
+            required = tuple(told[slot] for slot in asked)
             outdated = (Claim(kind="plan", about=(changed, about[changed]), value=known[changed]),)
             split, taught = self._split(
-                text, (known["event"],), f"{known['event']}:{changed}", _late(way, self._ask_plan)
+                text, (known["event"],), [(known["event"], changed)], _late(way, self._ask_plan)
             )
-            yield Question(task="summary", text=text, required=required, outdated=outdated, split=split, taught=taught)
+            yield Question(
+                task="summary", text=text, required=required, told=tuple(told.values()), outdated=outdated,
+                split=split, taught=taught,
+            )  # fmt: skip
 
     def _sums(self, text: str) -> Iterator[Question]:
         for _, slots in self._ask_sum.read(text):
             if all(slots[k].isascii() and slots[k].isdigit() for k in "ab"):
                 total = str(int(slots["a"]) + int(slots["b"]))
                 required = (Claim(kind="sum", about=(slots["a"], slots["b"]), value=total),)
-                test = self._hash(text) % 4 == 0
+                test = self.world.number(text) % 4 == 0
                 yield Question(
                     task="sums", text=text, required=required, split="seen" if test else "train", taught=not test
                 )
 
-    def _split(self, text: str, names: tuple[str, ...], combination: str, late: bool) -> tuple[Split, bool]:
+    def _split(
+        self, text: str, names: tuple[str, ...], pairs: Sequence[tuple[str, ...]], late: bool
+    ) -> tuple[Split, bool]:
         """The first reason why no triplet has this question, "train" where there is none; whether it may be taught."""
-        taught = self._hash(f"taught:{text}") % 4 == 0
+        taught = self.world.number(f"taught:{text}") % 4 == 0
         if any(name in self.world.held_out for name in names):
             return "entity", taught
         if late:
             return "phrasing", taught
-        if self.held_apart(combination):
+        if any(self.world.held_apart(*pair) for pair in pairs):
             return "combination", taught
-        return ("seen", False) if self._hash(text) % 100 < 12 else ("train", True)
-
-    def held_apart(self, combination: str) -> bool:
-        """Whether no triplet may join what a combination names: `entity:[attributes]`, `situation:feeling`,
-        `event:what changed`, or a request's act."""
-        return self._hash(combination) % 100 < 12
-
-    def _hash(self, text: str) -> int:
-        return zlib.crc32(f"{self.world.seed}:{text}".encode())
+        return ("seen", False) if self.world.number(text) % 100 < 12 else ("train", True)
 
 
 def _late(way: int, phrases: Phrases) -> bool:

@@ -32,7 +32,13 @@ class Teacher:
 
     def correct(self, question: Question, answer: Answer, random: Random) -> str:
         """The corrected text."""
-        parts = [part if part.fault is None or random.random() < self.rates.miss else _repair(part) for part in answer]
+        missed = False
+        parts: list[Part] = []
+        for i, part in enumerate(answer):
+            # A refusal stands for a whole answer: one fault, though it has a part for each claim.
+            if not (i and part.fault == answer[i - 1].fault == "needless_refusal"):
+                missed = part.fault is not None and random.random() < self.rates.miss
+            parts.append(part if part.fault is None or missed else _repair(part))
         if random.random() < self.rates.over_edit:
             self._over_edit(parts, random)
         if random.random() < self.rates.err:
@@ -53,12 +59,11 @@ class Teacher:
                 said.add(claim.slot)
                 truth = question.required[order[claim.slot]]
                 way = self._way(claim, sentence)
-                if claim == truth:
-                    parts.append(Part(text=sentence, claim=claim, way=way))
-                else:
-                    parts.append(
-                        Part(text=sentence, claim=claim, fault="wrong_fact", repaired=self.language.say(truth, way))
-                    )
+                right = claim.value == truth.value
+                parts.append(Part(
+                    text=sentence, claim=truth, way=way, fault=None if right else "wrong_fact",
+                    repaired=None if right else self.language.say(truth, way),
+                ))  # fmt: skip
             else:
                 parts.append(Part(text=sentence, claim=claim, fault=_fault_of(claim, question), repaired=""))
         for slot, i in order.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -15,6 +16,8 @@ import yaml
 KINDS = {"person": 40, "town": 40, "creature": 40}
 HELD_OUT_SHARE = 0.3
 """Share of the entities, objects, situations and events that no triplet mentions."""
+HELD_APART_PERCENT = 12
+"""Of 100 pairs of known things, how many no triplet asks for."""
 _ONSETS = re.split(" ", "b br c ch cl d dr f fl g gl gr h j k kl l m n p pr qu r s sh sk sl st t th tr v w wr z")
 _VOWELS = re.split(" ", "a e i o u ai ea ie oa ou")
 _CODAS = re.split(" ", "b ck d ft g l ld lm ln m mp n nd ng nt p r rk rn rt s sk st t th v x zz")
@@ -106,11 +109,20 @@ class World:
         """A name in the style of the world's own, of nothing in it."""
         return _name(random.choice(list(KINDS)), random, set(self.kind_of))
 
-    def values(self, kind: str, attribute: str) -> Sequence[str]:
-        """Everything that an entity of a kind could have in one respect."""
+    def held_apart(self, *pair: str) -> bool:
+        """Whether no triplet may ask for what a pair names: an entity and an attribute, a situation and a feeling, an
+        event and what is changed of it; or, alone, a harmless act, which counts for its harmful twin too."""
+        return self.number(":".join(pair)) % 100 < HELD_APART_PERCENT
+
+    def number(self, text: str) -> int:
+        """A number that the text and the world's seed decide."""
+        return zlib.crc32(f"{self.seed}:{text}".encode())
+
+    def values(self, kind: str, attribute: str, *, held_out: bool = False) -> Sequence[str]:
+        """Everything that an entity of a kind could have in one respect; `held_out`: or be said to have, by anybody."""
         values: str | list[str] = self.ways[kind]["attributes"][attribute]["values"]
         if values == "towns":  # a triplet about a home must not mention a town that is held out
-            return [town for town in self.entities["town"] if town not in self.held_out]
+            return [town for town in self.entities["town"] if held_out or town not in self.held_out]
         return self.rivers if isinstance(values, str) else values
 
     @cached_property

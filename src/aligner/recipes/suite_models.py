@@ -87,10 +87,17 @@ class Models:
         )
 
     def corrector(self, size: Size, upstreams: Collection[str] = ()) -> Path:
-        """The run of the corrector of a size; it learns from the answers of these upstreams, and from scripted ones."""
+        """The run of the corrector of a size; it learns from the answers of these upstreams, and from scripted ones, and
+        no faster than its base model did."""
         base = f"base {size}"
+        rate = settings(f"base-{size}")["schedule"]["learning_rate"]
         answers = [f"answers {p.name}" for p in _trained(upstreams) if p.seen]
-        values = settings("corrector") | {
+        values = settings("corrector")
+        values |= {
+            stage: values[stage] | {"learning_rate": min(rate, values[stage]["learning_rate"])}
+            for stage in ("warmup", "residual")
+        }
+        values |= {
             "data": [str(self._places[name] / "triplets.jsonl") for name in ("suite", *answers)],
             "mix": [str(self._places["suite"] / "reading.jsonl")],
             "model": str(self._places[base] / "model"),
