@@ -87,8 +87,8 @@ class Models:
         )
 
     def corrector(self, size: Size, upstreams: Collection[str] = ()) -> Path:
-        """The run of the corrector of a size; it learns from the answers of these upstreams, and from scripted ones, and
-        no faster than its base model did."""
+        """The run of the corrector of a size; it learns from answers of these upstreams and from scripted ones, and no
+        faster than its base model did."""
         base = f"base {size}"
         rate = settings(f"base-{size}")["schedule"]["learning_rate"]
         answers = [f"answers {p.name}" for p in _trained(upstreams) if p.seen]
