@@ -34,6 +34,33 @@ def test_growth_keeps_what_was_written() -> None:
     assert back[0, :, :5].eq(2).all()
 
 
+def test_many_short_rows_then_a_long_one_are_not_many_long_ones() -> None:
+    cache = SlabCache(1)
+    write(cache, 0, (0,) * 32, torch.full((32, 1, 30, 1), 2.0))
+    assert cache.keep([5], [30]) == [5]
+    keys = write(cache, 0, (30,), torch.full((1, 1, 400, 1), 3.0))
+    assert cache.capacity[0] == 1
+    assert keys[0, 0, :, 0].tolist() == [2.0] * 30 + [3.0] * 400
+    cache.keep([0], [100])
+    write(cache, 1, (0,) * 31, torch.ones(31, 1, 100, 1))
+    assert cache.capacity[0] * cache.capacity[1] < 2 * 32 * 200
+
+
+def test_a_limit_holds_while_rows_grow_together() -> None:
+    cache = SlabCache(1, limit=1024)
+    write(cache, 0, (0,) * 32, torch.full((32, 1, 20, 1), 2.0))
+    for start in range(20, 32):
+        keys = write(cache, 0, (start,) * 32, torch.full((32, 1, 1, 1), 3.0))
+        assert cache.capacity == (32, 32)
+    assert keys[31, 0, :, 0].tolist() == [2.0] * 20 + [3.0] * 12
+    cache.keep([], [])
+    write(cache, 0, (0,), torch.ones(1, 1, 1030, 1))  # let in alone, and longer than the limit
+    capacity = cache.capacity
+    assert 1030 <= capacity[0] * capacity[1] < 2048
+    write(cache, 0, (1030,), torch.ones(1, 1, 1, 1))
+    assert cache.capacity == capacity  # it does not grow token by token
+
+
 def test_keep_moves_rows_from_the_end_into_the_gaps() -> None:
     cache = SlabCache(1)
     for slot in range(5):

@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 import torch
-from transformers import MambaConfig, MambaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
 
 from aligner.correct.decoding import StepLoop
 from aligner.correct.forward import Forward
@@ -114,6 +114,8 @@ def test_cache_budget_bounds_rows_times_length(model) -> None:
         while loop.turn():
             most = max(most, len(loop._rows))
             assert len(loop._rows) * max((r.length for r in loop._rows), default=0) <= 43
+            slots, length = loop._cache.capacity
+            assert slots * length <= 25 or slots == 1
         assert most == 2
         assert all(len(t.future.result().ids) == 8 for t in tickets)
         assert len(large.future.result().ids) == 40
@@ -179,6 +181,21 @@ def test_each_question_of_a_batch_is_read_once(model) -> None:
         tickets = [loop.submit(request(*prompt)) for prompt in prompts[:2] for _ in range(3)]
         assert [loop.wait(ticket).ids for ticket in tickets] == [ids for ids in written[0][:2] for _ in range(3)]
         assert loop.shared_tokens == 5 * 40 + 2 * 2 * 41
+
+
+def test_a_prompt_with_nothing_in_common_makes_nobody_read_past_the_context() -> None:
+    """Rows are read as wide as the widest: beside it, to share what the others begin with saves nothing."""
+    config = GPT2Config(vocab_size=120, n_positions=128, n_embd=16, n_layer=2, n_head=2, eos_token_id=None)
+    model = GPT2LMHeadModel(config).eval()
+    head = tuple(20 + i % 50 for i in range(100))
+    prompts = [*((*head, 80 + i) for i in range(6)), tuple(70 + i % 40 for i in range(105))]
+    written = []
+    for share in (True, False):
+        with StepLoop(model, share=share) as loop:
+            tickets = [loop.submit(request(*prompt)) for prompt in prompts]
+            written.append([loop.wait(ticket).ids for ticket in tickets])
+            assert loop.shared_tokens == 0
+    assert written[0] == written[1]
 
 
 def test_many_threads_share_one_loop(model) -> None:

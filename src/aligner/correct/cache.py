@@ -109,10 +109,17 @@ class _SlabLayer(CacheLayerMixin):
 
 
 class SlabCache(Cache):
-    """A cache for transformers models; set `window` with `aim` before each forward pass."""
+    """A cache for transformers models; set `window` with `aim` before each forward pass.
 
-    def __init__(self, layers: int) -> None:
+    Args:
+        layers: of the model.
+        limit: positions that the slab should have at most; a pass that needs more gets what it needs.
+    """
+
+    def __init__(self, layers: int, limit: int | None = None) -> None:
         self.capacity = (0, 0)  # slots, positions
+        self.limit = limit
+        self._used = self._longest = 0  # slots that hold something, and the most positions of one
         self._before = self.capacity
         self._tight = False
         self.window = Window(first=0, starts=(0,), width=0)
@@ -121,16 +128,33 @@ class SlabCache(Cache):
 
     def aim(self, window: Window, positions: Int[Tensor, "batch width"]) -> None:
         """Say where the next forward pass writes; the slab grows by half when it must."""
-        slots, length = self._before = self.capacity
-        if (need := window.first + len(window.starts)) > slots:
-            slots = need if self._tight else max(need, slots + slots // 2)
-        if window.end > length:
-            length = -(-max(window.end, 0 if self._tight else length + length // 2) // _BLOCK) * _BLOCK
-        self.capacity = (slots, length)
+        self._before = self.capacity
+        self._used = max(self._used, window.first + len(window.starts))
+        self._longest = max(self._longest, window.end)
+        self.capacity = self._enough()
         self.window = window
         if not window.even:
             rows = torch.arange(window.first, window.first + len(window.starts), device=positions.device)
             self.index = (rows[:, None], positions)
+
+    def _enough(self) -> tuple[int, int]:
+        """Slots and positions for what is held: as now where that does, else with half as much again. Where one of the two
+        must grow, the other shrinks if it is twice what is held: many short rows, then a long one, are not many long ones.
+        """
+        slots, length = self.capacity
+        if self._used <= slots and self._longest <= length:
+            return slots, length
+        if not self._used <= slots < 2 * self._used:
+            slots = self._used if self._tight else self._used + self._used // 2
+        if not self._longest <= length < 2 * self._longest:
+            length = self._longest if self._tight else self._longest + self._longest // 2
+            length = -(-length // _BLOCK) * _BLOCK
+        if self.limit is not None and slots * length > self.limit:
+            slots = self._used
+            # Rows that were let in together have room up to here; a row too long for the limit grows by itself.
+            room = self.limit // slots
+            length = min(length, room) if room >= self._longest else length
+        return slots, length
 
     def spread(self, source: int, first: int, count: int, length: int) -> None:
         """Copy the first `length` positions of a slot into `count` slots from `first` on, the source left as it is."""
@@ -153,6 +177,7 @@ class SlabCache(Cache):
         Returns:
             The old slot of each new one.
         """
+        self._used, self._longest = len(kept), max(lengths, default=0)
         order = list(range(len(kept)))
         staying = dict(zip(kept, lengths, strict=True))
         holes = [slot for slot in range(len(kept)) if slot not in staying]
@@ -171,18 +196,18 @@ class SlabCache(Cache):
     def clear(self) -> None:
         """Give the memory back."""
         self.capacity = self._before = (0, 0)
+        self._used = self._longest = 0
         for layer in self.layers:
             layer.keys = layer.values = None
 
 
 def _fitting(old: Tensor | None, like: Tensor, slots: int, length: int) -> Tensor:
-    """The slab as it is where it is large enough, else a larger copy."""
+    """The slab as it is where it is large enough, else a copy of what is held."""
     if old is not None and old.shape[0] >= slots and old.shape[2] >= length:
         return old
-    if old is not None:
-        slots, length = max(slots, old.shape[0]), max(length, old.shape[2])
     # Zeros, not whatever memory held: a masked key has weight 0, and 0 times NaN would still be NaN.
     new = torch.zeros(slots, like.shape[1], length, like.shape[3], dtype=like.dtype, device=like.device)
     if old is not None:
-        new[: old.shape[0], :, : old.shape[2]] = old
+        slots, length = min(slots, old.shape[0]), min(length, old.shape[2])
+        new[:slots, :, :length] = old[:slots, :, :length]
     return new

@@ -57,7 +57,7 @@ class StepLoop:
             raise ConfigError(f"max_rows is {max_rows}; it must be 1 or more")
         self.model = model
         self.max_rows, self.cache_tokens = max_rows, cache_tokens
-        self._forward = Forward(model)
+        self._forward = Forward(model, cache_tokens)
         self._cache = self._forward.cache
         self._slots = Slots(self._cache)
         self._reader = Reader(

@@ -19,11 +19,15 @@ _LAYER_TYPES = {"full_attention", "sliding_attention"}
 class Forward:
     """Runs a model over rows of different lengths; counts its passes.
 
+    Args:
+        model: a decoder.
+        cache_tokens: positions that its cache should have at most (`SlabCache`).
+
     Raises:
         CheckpointError: the model's layers keep another state than keys and values.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, cache_tokens: int | None = None) -> None:
         config = model.config.get_text_config()
         unknown = set(getattr(config, "layer_types", None) or ()) - _LAYER_TYPES
         head = model.get_output_embeddings()
@@ -44,7 +48,7 @@ class Forward:
         self.passes = 0
         self.vocabulary: int = model.get_input_embeddings().num_embeddings
         self.context: int | None = getattr(config, "max_position_embeddings", None)
-        self.cache = SlabCache(config.num_hidden_layers)
+        self.cache = SlabCache(config.num_hidden_layers, cache_tokens)
         self._sliding: int | None = getattr(config, "sliding_window", None)
         self._layer_types = set(getattr(config, "layer_types", None) or ())
         self._eager = attention == "eager"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from operator import sub
 from time import perf_counter
 
 import torch
@@ -60,7 +61,8 @@ class Passes:
             for row, prompt in zip(joiners, prompts, strict=True):
                 row.length = min(row.length, len(prompt) - 1)  # a pass that failed may have left it at the end
         else:
-            lengths, shared = self._share(prompts) if self._sharing else ([0] * len(joiners), 0)
+            reads = [len(prompt) + len(row.draft.tokens) for row, prompt in zip(joiners, prompts, strict=True)]
+            lengths, shared = self._share(prompts, reads) if self._sharing else ([0] * len(joiners), 0)
             for row, length in zip(joiners, lengths, strict=True):
                 row.length = length
         starts = [row.length for row in joiners]
@@ -115,27 +117,33 @@ class Passes:
             [[*ids, *[ids[-1]] * (width - len(ids))] for ids in read], device=self._forward.model.device
         )
 
-    def _share(self, prompts: Sequence[tuple[int, ...]]) -> tuple[list[int], int]:
+    def _share(self, prompts: Sequence[tuple[int, ...]], reads: Sequence[int]) -> tuple[list[int], int]:
         """Put what joining prompts begin with into their slots, read once or not at all; returns how much of each that
         is, and how many tokens were read for it.
 
         Any two prompts have their instruction in common; many answers to one question, and many corrections of one
-        answer, have more. `prompts` are sorted.
+        answer, have more. `prompts` are sorted; `reads` are the tokens of each with its draft.
         """
         first, count = len(self._slots), len(prompts)
         shared, read = self._share_all(prompts)
+        # Where a run of prompts has more in common than `fixed` tokens, read once for all of them.
+        runs = [run for run in _runs(prompts, shared) if (run[1] - 1) * (len(run[2]) - shared) > self.pace.fixed]
         lengths = [shared] * count
-        for place, size, alike in _runs(prompts, shared):
-            more = len(alike) - shared
-            if (size - 1) * more <= self.pace.fixed:  # a pass of its own does not pay
-                continue
-            slot = first + place
+        for place, size, alike in runs:
+            lengths[place : place + size] = [len(alike)] * size
+        width = max(map(sub, reads, lengths))
+        saved = count * (max(reads) - shared - width)
+        # All rows are read as wide as the widest: one that has nothing in common makes the others' runs worthless.
+        if saved <= sum(len(alike) - shared + self.pace.fixed for _, _, alike in runs):
+            return [shared] * count, read
+        for place, size, alike in runs:
+            more, slot = len(alike) - shared, first + place
             self._forward(self._padded([alike[shared:]]), [shared], [(more - 1, 1)], slot)
             self._forward.share(slot, slot, size, len(alike))
-            lengths[place : place + size] = [len(alike)] * size
             self.shared_tokens += more * (size - 1)
             read += more
-        return lengths, read
+        # Padding must not reach where no row may write.
+        return [min(length, max(reads) - width) for length in lengths], read
 
     def _share_all(self, prompts: Sequence[tuple[int, ...]]) -> tuple[int, int]:
         """The same for what all of them begin with, which may be in the cache already."""
