@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import copy
 import math
 
 import pytest
@@ -15,7 +16,7 @@ from aligner.evaluate.judging import form_opinion, load_judge
 from aligner.evaluate.run import run
 from aligner.evaluate.scorer_judge import ScorerJudge
 from aligner.generate.scorer import RewardScorer
-from aligner.types import Judge, Scorer, as_chat
+from aligner.types import Judge, Message, Scorer, as_chat
 from tests.evaluation import cell, rows_in, stored_config
 from tests.models import byte_bpe_tokenizer, chatml_tokenizer
 
@@ -184,6 +185,24 @@ def test_memory_and_other_failures(tokenizer, monkeypatch) -> None:
     monkeypatch.setattr(model, "forward", lambda **_: (_ for _ in ()).throw(RuntimeError("bad kernel")))
     with pytest.raises(GenerationError, match="bad kernel"):
         scored(scorer)
+
+
+def test_a_conversation_that_the_template_refuses_fails_by_itself(tokenizer) -> None:
+    refusing = copy.deepcopy(tokenizer)
+    refusing.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        + tokenizer.chat_template
+    )
+    scorer = RewardScorer(classifier(refusing), refusing, layout="chat")
+    chat = (Message(role="system", content="Be kind."), *CHAT)
+
+    async def both():
+        return await asyncio.gather(scorer.score(chat, ANSWERS), scorer.score(CHAT, ANSWERS), return_exceptions=True)
+
+    refused, scores = asyncio.run(both())
+    assert isinstance(refused, GenerationError)
+    assert "System role not supported" in str(refused)
+    assert scores == scored(scorer)
 
 
 def test_loading(tmp_path, tokenizer) -> None:

@@ -128,14 +128,14 @@ class RewardScorer:
         Calls that come while a batch runs share the next ones.
 
         Raises:
-            GenerationError: the model failed.
+            GenerationError: the model failed, or its chat template refuses the conversation.
             OutOfMemoryError: one answer does not fit.
         """
+        texts = [self._text(question, answer) for answer in answers]  # all, before any of them waits for a batch
         loop = asyncio.get_running_loop()
         queue = self._queues.setdefault(loop, _Queue())
         futures: list[asyncio.Future[_Row] | None] = []
-        for answer in answers:
-            text = self._text(question, answer)
+        for text in texts:
             if len(text.ids) > min(context_length(self.model), self.tokenizer.model_max_length):
                 futures.append(None)
                 continue
@@ -175,7 +175,15 @@ class RewardScorer:
         if self.layout == CHAT:
             messages = [{"role": m.role, "content": m.content} for m in question]
             messages.append({"role": "assistant", "content": answer})
-            return _Text(list(self.tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]))
+            from jinja2 import TemplateError
+
+            try:
+                return _Text(list(self.tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]))
+            except (TemplateError, ValueError) as e:
+                roles = ", ".join(m["role"] for m in messages)
+                raise GenerationError(
+                    f"{self.name}: the scoring model's chat template takes no conversation of {roles} ({e})"
+                ) from None
         # Cut before it is filled in: a question that holds "{answer}" stays as it is.
         before, _, after = self.layout.partition("{answer}")
         whole = before.replace("{question}", asked) + answer + after.replace("{question}", asked)
