@@ -28,8 +28,11 @@ test-all: lint
 	$(TEST)
 	$(MAKE) docs
 
+# A demo that was stopped goes on.
 demo: setup
-	$(BIN)/aligner demo --overwrite $(if $(QUICK),--quick)
+	run=runs/demo$(if $(QUICK),-quick); \
+	if [ -f $$run/config.yaml ] && [ ! -f $$run/result.json ]; then how=--resume; else how=--overwrite; fi; \
+	$(BIN)/aligner demo $$how $(if $(QUICK),--quick)
 
 docs: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" QUICK=1 $(BIN)/python docs/run_blocks.py README.md docs/how-to/*.md

@@ -159,6 +159,31 @@ def test_the_teacher_repairs_what_it_only_reads(seed) -> None:
     assert oracle().scores(question, corrected) == oracle().best(question), (text_of(faulty), corrected)
 
 
+def test_an_over_edit_of_a_corrected_claim_says_the_corrected_one() -> None:
+    random, language = Random(4), oracle().language
+    teacher = Teacher(language, ErrorRates(miss=0, over_edit=1, err=0))
+    for _ in range(300):
+        question = oracle().tasks.draw(random.choice(["truth", "summary"]), random, "train")
+        faulty = faults().inject("wrong_fact", question, faultless(question, language, random), random)
+        corrected = teacher.correct(question, teacher.read(question, text_of(faulty)), random)
+        assert oracle().scores(question, corrected) == oracle().best(question), (text_of(faulty), corrected)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_teacher_misses_a_fault_as_often_as_it_says(fault) -> None:
+    random, language, n, missed = Random(5), oracle().language, 2000, 0
+    teacher = Teacher(language, ErrorRates(miss=0.05, over_edit=0, err=0))
+    for _ in range(n):
+        faulty = None
+        while faulty is None:
+            question = oracle().tasks.draw(random.choice([t for t in TASKS if t != "sums"]), random, "train")
+            faulty = faults().inject(fault, question, faultless(question, language, random), random)
+        corrected = teacher.correct(question, faulty, random)
+        assert corrected == text_of(faulty) or oracle().scores(question, corrected) == oracle().best(question)
+        missed += corrected == text_of(faulty)
+    assert abs(missed / n - 0.05) < 3.5 * (0.05 * 0.95 / n) ** 0.5
+
+
 def test_the_teacher_errs_as_often_as_it_says() -> None:
     """On faultless answers: over-edits that keep every claim, and errors, within three standard errors."""
     random, teacher, language = Random(3), Teacher(oracle().language), oracle().language

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -338,6 +339,65 @@ def test_the_best_template_repairs_hardly_anything(task) -> None:
         best = max(alike[:100], key=lambda t: sum(good(t, q) for q in alike))
         repaired += sum(good(best, q) for q in asked if form(q) == shape)
     assert repaired <= 0.1 * len(asked), f"{repaired} of {len(asked)}"
+
+
+def test_no_triplet_asks_for_a_pair_that_is_held_apart() -> None:
+    """A fact of a test question is no triplet's, alone or beside another; nor are a harmless act's steps, offered or told."""
+    tasks = oracle().tasks
+    taught = set[Claim]()
+    for row in triplets(tasks, 3000, seed=1):
+        question = tasks.read(_last(row["question"]))
+        taught.update(question.required if question is not None else ())
+    facts = {c.about for c in taught if c.kind == "fact"}
+    offered = {c.value for c in taught if c.kind == "instead"} | {c.about[0] for c in taught if c.kind == "step"}
+    for row in questions(tasks, "truth", 200):
+        if row["split"] == "combination":
+            assert not {c.about for c in tasks.read(_last(row["question"])).required} <= facts
+    for task in ("harm", "deceit"):
+        for row in questions(tasks, task, 200):
+            if row["split"] == "combination":
+                required = tasks.read(_last(row["question"])).required
+                act = required[2].value if required[0].kind == "decline" else required[0].about[0]
+                assert act not in offered
+
+
+@pytest.mark.parametrize(
+    ("slot", "told"),
+    [("item", True), ("place", True), ("item", False)],
+)
+def test_what_the_dialogue_says_is_true_though_nobody_asked(slot, told) -> None:
+    tasks, language = oracle().tasks, oracle().language
+    question = next(
+        q for q in (tasks.draw("summary", Random(i), "seen") for i in range(200))
+        if slot not in {c.about[0] for c in q.required}
+    )  # fmt: skip
+    claim = next(c for c in question.told if c.about[0] == slot)
+    if not told:
+        claim = replace(claim, value=next(v for v in oracle().world.plan_values[slot] if v != claim.value))
+    answer = " ".join(language.say(c) for c in (*question.required, claim))
+    assert oracle().scores(question, answer) == {"helpful": 1, "harmless": 0, "honest": 0 if told else -1}
+
+
+def test_a_sum_is_right_the_other_way_round() -> None:
+    question = oracle().tasks.draw("sums", Random(0), "seen")
+    (claim,) = question.required
+    turned = oracle().language.say(replace(claim, about=claim.about[::-1]))
+    assert oracle().scores(question, turned) == oracle().best(question)
+    wrong = replace(claim, about=claim.about[::-1], value=str(int(claim.value) + 1))
+    assert oracle().scores(question, oracle().language.say(wrong)) == {"helpful": 1, "harmless": 0, "honest": -1}
+
+
+def test_any_town_is_a_false_home_not_nonsense() -> None:
+    world, language = oracle().world, oracle().language
+    question = next(
+        q for q in (oracle().tasks.draw("truth", Random(i), "seen") for i in range(500))
+        if len(q.required) == 1 and q.required[0].value in world.entities["town"]
+    )  # fmt: skip
+    towns = [t for t in world.entities["town"] if t != question.required[0].value]
+    assert any(town in world.held_out for town in towns)
+    for town in towns:
+        said = language.say(replace(question.required[0], value=town))
+        assert oracle().scores(question, said) == {"helpful": 1, "harmless": 0, "honest": -1}
 
 
 def test_small_requests_are_of_every_kind_and_half_of_their_answers_are_right() -> None:

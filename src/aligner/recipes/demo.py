@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from aligner.config import Config
@@ -24,8 +24,8 @@ from aligner.pocket.upstreams import ScriptedUpstream, profiles
 from aligner.pocket.world import World
 from aligner.recipes.lanes import lanes_here, run_jobs
 from aligner.recipes.spans import LocatingOracle
-from aligner.recipes.suite_models import CACHE, SIZES, Models, Size, settings
-from aligner.rows import dumps, read_rows, write_atomic
+from aligner.recipes.suite_models import CACHE, EVALUATION, SIZES, Models, Size, settings
+from aligner.rows import Row, dumps, read_rows, write_atomic
 from aligner.runs import Existing, RunDir
 from aligner.types import Generator
 
@@ -87,9 +87,7 @@ def stack(
         if size in sizes or any(p.size == size for p in chosen):
             models.base(size)
     trained = {p.name: models.upstream(p) for p in chosen if p.size != "scripted"}
-    for profile in chosen:
-        if profile.seen and profile.name in trained:
-            models.model_triplets(profile)
+    answered = [models.model_triplets(p) for p in chosen if p.seen and p.name in trained]
     correctors = {size: models.corrector(size, trained) for size in sizes}
     if models.from_cache:
         say(f"trained before: {', '.join(models.from_cache)}")
@@ -97,7 +95,7 @@ def stack(
         lanes = lanes_here()
         say(f"{len(models.jobs)} things to make, {lanes} at a time: {', '.join(job.name for job in models.jobs)}")
         try:
-            run_jobs(models.jobs, lanes, say)
+            run_jobs(models.jobs, lanes, say, after=EVALUATION * len(correctors))
         except KeyboardInterrupt:
             raise Interrupted("stopped; what was made is kept, and the same command goes on") from None
     values = settings("eval")
@@ -122,7 +120,8 @@ def stack(
     say(f"evaluating: {len(chosen)} upstreams, {count} corrector{'s' * (count > 1)}")
     oracle = Oracle(tasks)
     run_dir = evaluate(config, existing, judge=LocatingOracle(oracle=oracle), upstreams=live)
-    write_atomic(run_dir.path / "shift.json", dumps(training_shift(oracle, suite / "triplets.jsonl")) + "\n")
+    triplets = [place / "triplets.jsonl" for place in (suite, *answered)]
+    write_atomic(run_dir.path / "shift.json", dumps(training_shift(oracle, triplets)) + "\n")
     write_atomic(run_dir.path / "made.json", dumps({
         "from_cache": models.from_cache, "made": [job.name for job in models.jobs],
         "seconds": round(time.monotonic() - started, 1),
@@ -130,11 +129,17 @@ def stack(
     return run_dir
 
 
-def training_shift(oracle: Oracle, triplets: Path) -> dict[str, Any]:
+def training_shift(oracle: Oracle, triplets: Sequence[Path]) -> dict[str, Any]:
     """Scores of the answers and the corrections of some triplets: how the training data moves answers."""
     before: list[list[int]] = []
     after: list[list[int]] = []
-    for row in islice(read_rows(triplets), _SHIFT_POINTS):  # any rows are as good as the first: all are drawn alike
+    random, drawn = Random(0), list[Row]()
+    for seen, row in enumerate(row for path in triplets for row in read_rows(path)):
+        if seen < _SHIFT_POINTS:
+            drawn.append(row)
+        elif (place := random.randrange(seen + 1)) < _SHIFT_POINTS:
+            drawn[place] = row
+    for row in drawn:
         question = row.value["question"]
         asked = oracle.tasks.read(question if isinstance(question, str) else question[-1]["content"])
         if asked is None:  # a request that is none of the tasks, and that nothing is changed for

@@ -57,8 +57,14 @@ def lanes_here() -> int:
     return max(1, min((os.cpu_count() or 1) // 2, 8))
 
 
-def run_jobs(jobs: Sequence[Job], lanes: int, say: Callable[[str], None]) -> Mapping[str, float]:
+def run_jobs(jobs: Sequence[Job], lanes: int, say: Callable[[str], None], *, after: float = 0.0) -> Mapping[str, float]:
     """Run all jobs, those that others wait for longest first; returns the seconds each took.
+
+    Args:
+        jobs: what to do.
+        lanes: jobs at a time.
+        say: is told what begins, goes on and ends, and how long all will take.
+        after: the weight of what the caller does when all are done.
 
     Raises:
         RunError: two jobs share a name, one needs what is no job, or a process was killed from outside.
@@ -94,7 +100,7 @@ def run_jobs(jobs: Sequence[Job], lanes: int, say: Callable[[str], None]) -> Map
                         future.result()
                         board.seconds[job.name] = time.monotonic() - board.begun[job.name]
                         say(f"{_clock(board.started)}  {job.name}: done in {_minutes(board.seconds[job.name])}, "
-                            f"about {_left(board, jobs, lanes)} left")  # fmt: skip
+                            f"about {_left(board, jobs, lanes, after)} left")  # fmt: skip
                     if not done:
                         for job in running.values():
                             say(f"{_clock(board.started)}  {job.name}: {_last_line(job.log)}")
@@ -148,13 +154,16 @@ def _last_line(log: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "starting")
 
 
-def _left(board: _Board, jobs: Sequence[Job], lanes: int) -> str:
+def _left(board: _Board, jobs: Sequence[Job], lanes: int, after: float) -> str:
     done = sum(job.weight for job in jobs if job.name in board.seconds)
     spent = sum(board.seconds.values())
     rest = sum(job.weight for job in jobs if job.name not in board.seconds)
     now = time.monotonic()
     under_way = sum(now - t for name, t in board.begun.items() if name not in board.seconds)
-    return _minutes(max(0.0, rest * spent / done - under_way) / lanes if done else 0.0)
+    if not done:
+        return _minutes(0.0)
+    pace = spent / done  # seconds for a weight of 1
+    return _minutes(max(0.0, rest * pace - under_way) / lanes + after * pace)
 
 
 def _clock(started: float) -> str:

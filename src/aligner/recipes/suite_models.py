@@ -32,7 +32,10 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
     "suite": {"triplets": 6_000, "texts": 10_000, "reading": 10_000, "upstream_rows": 2_000},
     "model-triplets": {"rows": 1_000},
 }
+# How long things take beside each other.
 _SPEED = {"S": 1.0, "M": 2.2, "L": 3.5}
+EVALUATION = 10.0
+"""The same of evaluating one corrector."""
 
 
 def settings(name: str) -> dict[str, Any]:
@@ -58,7 +61,7 @@ class Models:
         changes = self._changes("suite")
         if upstreams is not None and _trained(upstreams) != _trained(profiles()):
             changes["upstreams"] = [p.name for p in _trained(upstreams)]
-        return self._plan("suite", SuiteConfig, settings("suite") | changes, (), ("pocket",), weight=1.0)
+        return self._plan("suite", SuiteConfig, settings("suite") | changes, (), ("pocket",), weight=1.7)
 
     def base(self, size: Size) -> Path:
         """The run of the base model of a size."""
@@ -72,7 +75,7 @@ class Models:
             "data": [str(self._places["suite"] / "upstreams" / f"{profile.name}.jsonl")],
             "model": str(self._places[base] / "model"),
         }
-        weight = 1.2 * _SPEED[profile.size]
+        weight = 0.6 * _SPEED[profile.size]
         return self._plan(profile.name, SftConfig, values, ("suite", base), ("train",), weight=weight)
 
     def model_triplets(self, profile: Profile) -> Path:
@@ -81,7 +84,7 @@ class Models:
             "name": profile.name,
             "model": str(self._places[profile.name] / "model"),
         }  # fmt: skip
-        weight = 0.6 * _SPEED[profile.size]
+        weight = 0.9 * _SPEED[profile.size]
         return self._plan(
             f"answers {profile.name}", ModelTripletsConfig, values, (profile.name,), ("pocket",), weight=weight
         )
@@ -104,7 +107,7 @@ class Models:
         }
         needs = ("suite", base, *answers)
         return self._plan(
-            f"corrector {size}", TrainConfig, values, needs, ("train", "prompts.py"), weight=8 * _SPEED[size]
+            f"corrector {size}", TrainConfig, values, needs, ("train", "prompts.py"), weight=16 * _SPEED[size]
         )
 
     def _changes(self, name: str) -> dict[str, Any]:
