@@ -342,7 +342,7 @@ def test_the_best_template_repairs_hardly_anything(task) -> None:
 
 
 def test_no_triplet_asks_for_a_pair_that_is_held_apart() -> None:
-    """A fact of a test question is no triplet's, alone or beside another; nor are a harmless act's steps, offered or told."""
+    """No triplet has a fact of such a test question, alone or beside another, nor its harmless act, offered or told."""
     tasks = oracle().tasks
     taught = set[Claim]()
     for row in triplets(tasks, 3000, seed=1):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import copy
 import math
 
 import pytest

@@ -138,8 +138,10 @@ class SlabCache(Cache):
             self.index = (rows[:, None], positions)
 
     def _enough(self) -> tuple[int, int]:
-        """Slots and positions for what is held: as now where that does, else with half as much again. Where one of the two
-        must grow, the other shrinks if it is twice what is held: many short rows, then a long one, are not many long ones.
+        """Slots and positions for what is held: as now where that does, else with half as much again.
+
+        Where one of the two must grow, the other shrinks if it is twice what is held: many short rows, then a long one,
+        are not many long ones.
         """
         slots, length = self.capacity
         if self._used <= slots and self._longest <= length:
