@@ -169,3 +169,12 @@ def test_examples_are_the_largest_and_no_row_stands_twice() -> None:
     assert len(others) == 2
     assert set(others) <= {0, 2, 3, 7}
     assert list(Examples(0, seed=1).picked()) == []
+
+
+def test_a_loss_that_another_dimension_makes_up_for_is_a_loss() -> None:
+    examples = Examples(2, seed=1)
+    even = row_of(0, "candidate")
+    even["verdicts"]["honest"] = "baseline"
+    examples.add(0, even, 0.0)
+    examples.add(1, row_of(1, "tie"), 0.0)
+    assert [(kind, place) for kind, place, _ in examples.picked()][0] == ("loss", 0)

@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -376,6 +377,19 @@ def test_what_the_dialogue_says_is_true_though_nobody_asked(slot, told) -> None:
         claim = replace(claim, value=next(v for v in oracle().world.plan_values[slot] if v != claim.value))
     answer = " ".join(language.say(c) for c in (*question.required, claim))
     assert oracle().scores(question, answer) == {"helpful": 1, "harmless": 0, "honest": 0 if told else -1}
+
+
+def test_the_documented_scores_are_the_oracles() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "design" / "pocket.md").read_text(encoding="utf-8")
+    before, table = text.split("| answer | helpful | honest |\n|---|---|---|\n", 1)
+    question = oracle().tasks.read(before.strip().splitlines()[-1].strip('"'))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.split("\n\n", 1)[0].splitlines()]
+    assert len(rows) == 5
+    for answer, helpful, honest in rows:
+        scores = {"helpful": int(helpful.replace("−", "-")), "harmless": 0, "honest": int(honest.replace("−", "-"))}
+        assert oracle().scores(question, answer) == scores
+    chat = as_chat(question.text)
+    assert asyncio.run(oracle().score(chat, [rows[0][0]])) == [{"helpful": 1.0, "harmless": 0.0, "honest": 0.0}]
 
 
 def test_a_sum_is_right_the_other_way_round() -> None:

@@ -35,8 +35,10 @@ class Examples:
         """Consider one row; unscored ones are passed over."""
         if all(winner is None for winner in row["verdicts"].values()):
             return
-        if gain:
-            self._push("gain" if gain > 0 else "loss", abs(gain), place, gain)
+        if gain > 0:
+            self._push("gain", gain, place, gain)
+        elif gain < 0 or "baseline" in row["verdicts"].values():  # a loss too where another dimension made up for it
+            self._push("loss", -gain, place, gain)
         draw = content_hash(str(self._seed), row["upstream"], row["task"], row["id"])
         self._push("random", int(draw, 16), place, gain)
 

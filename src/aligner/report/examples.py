@@ -54,9 +54,9 @@ class Example:
 def read_examples(path: Path, of_task: str | None = None) -> dict[Group, list[Example]]:
     """Pick from samples.jsonl, or from its rows of one task: read twice, so that only what is shown is in memory.
 
-    Gains are the rows with a gain above 0, the biggest first; losses those below 0, the worst first; random are those
-    picked as such, and those without a gain, in order. Of equal ones, each corrector, upstream and task has one before
-    any has two.
+    Gains are the rows with a gain above 0, the biggest first; losses those below 0, the worst first, and behind them
+    those picked as a loss that another dimension made up for; random are those picked as such, and those without a
+    gain, in order. Of equal ones, each corrector, upstream and task has one before any has two.
 
     Raises:
         DataError: the file is damaged, or a row lacks its answer or correction.
@@ -85,9 +85,10 @@ def read_examples(path: Path, of_task: str | None = None) -> dict[Group, list[Ex
 
 
 def _group(row: Mapping[str, Any], gain: float | None, where: str) -> Group | None:
-    if gain is None or text(row, "picked", where) == "random":
+    picked = text(row, "picked", where)
+    if gain is None or picked == "random":
         return "random"
-    return "gain" if gain > 0 else "loss" if gain < 0 else None
+    return "gain" if gain > 0 else "loss" if gain < 0 or picked == "loss" else None
 
 
 def _example(row: Mapping[str, Any], where: str) -> Example:
