@@ -177,4 +177,4 @@ def test_a_loss_that_another_dimension_makes_up_for_is_a_loss() -> None:
     even["verdicts"]["honest"] = "baseline"
     examples.add(0, even, 0.0)
     examples.add(1, row_of(1, "tie"), 0.0)
-    assert [(kind, place) for kind, place, _ in examples.picked()][0] == ("loss", 0)
+    assert next((kind, place) for kind, place, _ in examples.picked()) == ("loss", 0)
