@@ -150,6 +150,22 @@ def test_a_wrong_key_stops_at_once_and_is_never_shown(monkeypatch) -> None:
         generator("http://localhost:1/v1", api_key_env="MY_KEY")
 
 
+def test_a_key_with_a_line_end_behind_it_is_the_key(monkeypatch) -> None:
+    monkeypatch.setenv("MY_KEY", f"{SECRET}\n")
+    with serving(lambda body: refusal(400, f"not with {SECRET}")) as api:
+        found = collect(generator(api.url, api_key_env="MY_KEY"), CHATS[:1])
+    assert api.headers[0]["authorization"] == f"Bearer {SECRET}"
+    assert SECRET not in found[0].error
+
+
+@pytest.mark.parametrize("key", [f"{SECRET}\n{SECRET}", f"\ufeff{SECRET}", f"{SECRET}é", " \n"])
+def test_what_no_header_can_hold_is_no_key(key, monkeypatch) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(ConfigError, match="MY_KEY") as e:
+        generator("http://localhost:1/v1", api_key_env="MY_KEY")
+    assert SECRET not in str(e.value)
+
+
 def test_a_key_that_nobody_named_is_not_sent(monkeypatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     with serving(echo) as api:

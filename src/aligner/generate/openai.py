@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from weakref import WeakValueDictionary
 from aligner.errors import ConfigError, GenerationError
 from aligner.generate.chat_api import Body, chat_body, check_url, completion_of, failed, request_key, usage_of
 from aligner.generate.collect import closing
+from aligner.generate.keys import key_in
 from aligner.generate.store import ResponseStore
 from aligner.types import Chat, Completion, Delta, Sampling, Usage
 
@@ -61,7 +61,7 @@ class OpenAIGenerator:
         store: answers are looked up there before they are asked for, and kept there.
 
     Raises:
-        ConfigError: the address is none, or the environment variable is not set.
+        ConfigError: the address is none, or the environment variable is not set or holds no key.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class OpenAIGenerator:
         self.spent = Spent()
         self._links: dict[asyncio.AbstractEventLoop, _Link] = {}
         self._answered = False
-        self._key()
+        self._key = key_in(api_key_env) if api_key_env is not None else None
 
     async def generate(self, chats: Sequence[Chat], sampling: Sampling) -> AsyncIterator[tuple[int, Completion]]:
         """Answer every chat, each as it finishes; what a server refuses or never answers is a failed completion.
@@ -201,16 +201,8 @@ class OpenAIGenerator:
         from openai import AsyncOpenAI
 
         # Without a key of its own the client would send the one of OPENAI_API_KEY, to whatever address this is.
-        key = self._key() or "none"
+        key = self._key or "none"
         return AsyncOpenAI(api_key=key, base_url=self.url, timeout=self.timeout, max_retries=self.retries)
-
-    def _key(self) -> str | None:
-        if self.api_key_env is None:
-            return None
-        key = os.environ.get(self.api_key_env)
-        if not key:
-            raise ConfigError(f"{self.url}: the environment variable {self.api_key_env} is not set; put the key in it")
-        return key
 
     def _stored(self, key: str) -> Completion | None:
         response = self.store.get(key) if self.store is not None else None
@@ -290,8 +282,7 @@ class OpenAIGenerator:
     def _clean(self, error: BaseException) -> str:
         """A server's words on one line; some repeat the key that they refuse."""
         text = " ".join(f"{error}".split()) or type(error).__name__
-        key = os.environ.get(self.api_key_env) if self.api_key_env else None
-        return (text.replace(key, "…") if key else text)[:300]
+        return (text.replace(self._key, "…") if self._key else text)[:300]
 
 
 async def _whole(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from aligner.correct.keep_best import load_ranker
 from aligner.correct.loading import load_corrector
 from aligner.errors import ConfigError
+from aligner.generate.keys import key_in
 from aligner.runs import Existing, RunDir
 from aligner.serve.choice import Choice
 from aligner.serve.config import ServeConfig
@@ -116,7 +116,7 @@ def client_keys(config: ServeConfig) -> list[str]:
     """
     keys: list[str] = []
     if config.client_keys_env is not None:
-        keys += [key.strip() for key in _variable(config.client_keys_env).split(",") if key.strip()]
+        keys += [key.strip() for key in key_in(config.client_keys_env).split(",") if key.strip()]
     if config.client_keys_file is not None:
         keys += _lines(config.client_keys_file)
     if not keys and (config.client_keys_env is not None or config.client_keys_file is not None):
@@ -131,16 +131,7 @@ def upstream_keys(config: ServeConfig) -> Mapping[str, str]:
         ConfigError: a variable is not set.
     """
     pairs = (text.rpartition("=") for text in config.upstream_key_env)
-    return {name: _variable(variable) for name, _, variable in pairs}
-
-
-def _variable(name: str) -> str:
-    value = os.environ.get(name, "").strip()
-    if not value:
-        raise ConfigError(f"the environment variable {name} is not set; put the key in it")
-    if not (value.isascii() and value.isprintable()):
-        raise ConfigError(f"the environment variable {name} holds characters that no key has; put the key alone in it")
-    return value
+    return {name: key_in(variable) for name, _, variable in pairs}
 
 
 def _lines(path: Path) -> list[str]:
