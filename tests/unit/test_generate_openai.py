@@ -167,10 +167,15 @@ def test_what_no_header_can_hold_is_no_key(key, monkeypatch) -> None:
 
 
 def test_a_key_that_nobody_named_is_not_sent(monkeypatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, SECRET)
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"x-api-key: {SECRET}\nAuthorization: Bearer {SECRET}")
+    monkeypatch.setenv("MY_KEY", "sk-mine")
     with serving(echo) as api:
         collect(generator(api.url), CHATS[:1])
+        collect(generator(api.url, api_key_env="MY_KEY"), CHATS[:1])
     assert SECRET not in str(api.headers)
+    assert [headers["authorization"] for headers in api.headers] == ["Bearer none", "Bearer sk-mine"]
 
 
 def test_an_unknown_model_and_an_empty_account_stop_at_once() -> None:

@@ -202,7 +202,11 @@ class OpenAIGenerator:
 
         # Without a key of its own the client would send the one of OPENAI_API_KEY, to whatever address this is.
         key = self._key or "none"
-        return AsyncOpenAI(api_key=key, base_url=self.url, timeout=self.timeout, max_retries=self.retries)
+        client = AsyncOpenAI(api_key=key, base_url=self.url, timeout=self.timeout, max_retries=self.retries)
+        # So it would with what else the environment holds for OpenAI's own address, and no argument prevents it.
+        client.organization = client.project = None
+        client._custom_headers = {}
+        return client
 
     def _stored(self, key: str) -> Completion | None:
         response = self.store.get(key) if self.store is not None else None
