@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from aligner.correct.keep_best import load_ranker
 from aligner.correct.loading import load_corrector
 from aligner.errors import ConfigError
-from aligner.generate.keys import key_in
+from aligner.generate.keys import checked, key_in
 from aligner.runs import Existing, RunDir
 from aligner.serve.choice import Choice
 from aligner.serve.config import ServeConfig
@@ -112,7 +112,7 @@ def client_keys(config: ServeConfig) -> list[str]:
     """The keys that clients may send; none where none is asked for.
 
     Raises:
-        ConfigError: the variable or the file is not there, or holds no key.
+        ConfigError: the variable or the file is not there, or holds no key or what is none.
     """
     keys: list[str] = []
     if config.client_keys_env is not None:
@@ -136,11 +136,12 @@ def upstream_keys(config: ServeConfig) -> Mapping[str, str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors put a mark before the first line
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(
             f"{path}: the keys cannot be read ({type(e).__name__}); give a file of one key a line"
         ) from None
+    return [checked(line.strip(), f"{path}:{i}") for i, line in enumerate(lines, start=1) if line.strip()]
 
 
 def _corrector(config: ServeConfig) -> Aligner | RemoteAligner:
