@@ -300,7 +300,7 @@ class RemoteAligner:
 def _last(done: Correction) -> Delta:
     """What ends a stream."""
     return Delta(text="", finish_reason=done.completion.finish_reason, usage=done.completion.usage,
-                 kept_because=done.kept_because, flags=done.flags)  # fmt: skip
+                 kept_because=done.kept_because, flags=done.flags, error=done.completion.error)  # fmt: skip
 
 
 def _reason(reason: str | None) -> FinishReason:

@@ -144,16 +144,16 @@ class OpenAIGenerator:
                         texts.append(text)
                         yield Delta(text=text)
         except failures() as e:
-            self.explain(e)
-            yield Delta(text="", finish_reason="error", usage=usage_of(tokens))
+            yield Delta(text="", finish_reason="error", usage=usage_of(tokens), error=self.explain(e))
             return
-        if reason is None:  # the connection was closed before the end
-            yield Delta(text="", finish_reason="error", usage=usage_of(tokens))
+        if reason is None:
+            error = "the connection was closed before the answer's end"
+            yield Delta(text="", finish_reason="error", usage=usage_of(tokens), error=error)
             return
         message = {"role": "assistant", "content": "".join(texts)}
         whole = {"choices": [{"message": message, "finish_reason": reason}], "usage": tokens}
         completion = self._keep(key, whole)
-        yield Delta(text="", finish_reason=completion.finish_reason, usage=completion.usage)
+        yield Delta(text="", finish_reason=completion.finish_reason, usage=completion.usage, error=completion.error)
 
     def body(self, chat: Chat, sampling: Sampling) -> Body:
         """The request for a chat."""
