@@ -141,3 +141,22 @@ def test_failures() -> None:
         nobody = RemoteAligner("http://127.0.0.1:9/v1", local.tokenizer, local.card, model="m", **options)
         with pytest.raises(ConfigError, match="nothing answers"):
             list(nobody.correct_batch([("q", "a")]))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_connection_that_is_lost_once_the_server_answered_fails_a_row(streamed: bool) -> None:
+    async def handler(call: Call) -> None:
+        reply = {"choices": [{"index": 0, "text": "b", "finish_reason": "stop"}]}
+        await (call.stream([reply]) if call.body.get("stream") else call.reply(reply))
+
+    local = tiny_aligner(tokenizer=chatml_tokenizer())
+    with local:
+        with serving_app(Upstream(handler)) as url:
+            remote = RemoteAligner(f"{url}/v1", local.tokenizer, local.card, context=512, model="m", retries=0)
+            if streamed:
+                asyncio.run(_streamed(remote, "q", "a"))
+            else:
+                assert next(remote.correct_batch([("q", "a")])).text == "b"
+        found = list(remote.correct_batch([("q", "a")]))
+    assert [(c.text, c.kept_because) for c in found] == [("a", "error")]
+    assert "the connection failed" in (found[0].completion.error or "")

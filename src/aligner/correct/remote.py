@@ -133,6 +133,7 @@ class RemoteAligner:
         async with self._api.connected() as link, link.slots:
             try:
                 raw = await link.client.completions.with_raw_response.create(**await self._split(link, job.body))
+                self._api.answered = True
                 value = raw.http_response.json()
                 choice = value["choices"][0]
                 reason, text = str(choice.get("finish_reason")), str(choice["text"])
@@ -179,6 +180,7 @@ class RemoteAligner:
                 fields = await self._split(link, job.body)
                 fields["extra_body"]["stream_options"] = {"include_usage": True}
                 stream = await link.client.completions.create(**fields, stream=True)
+                self._api.answered = True
                 async with stream:
                     async for chunk in stream:
                         value = chunk.model_dump()

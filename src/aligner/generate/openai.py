@@ -85,7 +85,7 @@ class OpenAIGenerator:
         self.fields, self.store = dict(fields or {}), store
         self.spent = Spent()
         self._links: dict[asyncio.AbstractEventLoop, _Link] = {}
-        self._answered = False
+        self.answered = False  # once it is true, a lost connection is an item's failure and not the address's
         self._key = key_in(api_key_env) if api_key_env is not None else None
 
     async def generate(self, chats: Sequence[Chat], sampling: Sampling) -> AsyncIterator[tuple[int, Completion]]:
@@ -234,7 +234,7 @@ class OpenAIGenerator:
                 return failed("the question holds a lone surrogate, which no request can carry")
             except failures() as e:
                 return failed(self.explain(e))
-        self._answered = True
+        self.answered = True
         try:
             return self._keep(key, json.loads(raw.http_response.text))
         except ValueError:
@@ -247,7 +247,7 @@ class OpenAIGenerator:
             stream_options={"include_usage": True},
             extra_headers={"Idempotency-Key": request_key(self.url, body) + "-stream"},
         )
-        self._answered = True
+        self.answered = True
         async with stream:
             async for chunk in stream:
                 yield chunk.model_dump()
@@ -262,7 +262,7 @@ class OpenAIGenerator:
 
         said = self._clean(error)
         if isinstance(error, openai.APIStatusError):
-            self._answered = True
+            self.answered = True
         match error:
             case openai.AuthenticationError():
                 advice = "check the key in" if self.api_key_env else "name the key's environment variable in"
@@ -275,7 +275,7 @@ class OpenAIGenerator:
                 raise GenerationError(f"{self.url}: the account has no credit left ({said}); top it up") from None
             case openai.APITimeoutError():
                 return f"no reply within {self.timeout:g} s, {self.retries + 1} times"
-            case openai.APIConnectionError() if not self._answered:
+            case openai.APIConnectionError() if not self.answered:
                 why = self._clean(error.__cause__ or error)
                 raise ConfigError(f"{self.url}: nothing answers at this address ({why}); start the server, or correct "
                                   "the address") from None  # fmt: skip
