@@ -217,6 +217,12 @@ async def completing(call: Call) -> None:
     await (call.stream([reply]) if call.body.get("stream") else call.reply(reply))
 
 
+async def quoting(call: Call) -> None:
+    """Refuses with what it was asked, whole or in a stream."""
+    error = {"error": {"message": call.body["prompt"], "type": call.body["prompt"], "code": "bad_prompt"}}
+    await (call.stream([error]) if call.body.get("stream") else call.reply(error, 400))
+
+
 def remote(url: str, **options: Any) -> RemoteAligner:
     with tiny_aligner(tokenizer=llama2_tokenizer(), prompt="aligner-v1") as local:
         return RemoteAligner(f"{url}/v1", local.tokenizer, local.card, context=local.context, retries=0,
@@ -320,6 +326,10 @@ def test_no_log_holds_a_key_or_a_text(monkeypatch: pytest.MonkeyPatch, caplog: p
     with serving_app(Upstream(completing)) as url:
         assert ask(remote(url))[0] == 200
         assert ask(remote("http://127.0.0.1:9"))[0] == 502
+    with serving_app(Upstream(quoting)) as url:
+        assert ask(remote(url))[0] == 502
+        assert caplog.text.count(f"{url}/v1: status 400 (bad_prompt)") == 1
+        assert caplog.text.count(f"{url}/v1: APIError (bad_prompt)") == 1
     with monkeypatch.context() as patched:
         from aligner.serve.policy import Policy
 

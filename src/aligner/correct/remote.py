@@ -61,7 +61,7 @@ class RemoteAligner:
         model: its name there; left out, the only one that is served.
         sends: "ids" hands over token ids, so that no text can be taken for a special token; vLLM and llama.cpp take
             them. "text" is for servers that do not: there, texts that hold the name of a special token are refused.
-        api_key_env, concurrency, timeout, retries: as `OpenAIGenerator`.
+        api_key_env, concurrency, timeout, retries, quotes: as `OpenAIGenerator`.
         sampling: how corrections are decoded; greedy unless told otherwise.
         guards: what keeps the original answer, and what is only reported.
 
@@ -82,12 +82,14 @@ class RemoteAligner:
         concurrency: int = 64,
         timeout: float = 120.0,
         retries: int = 2,
+        quotes: bool = False,
         sampling: Sampling | None = None,
         guards: GuardPolicy | None = None,
     ) -> None:
         self._api = OpenAIGenerator(
-            url, model or "", api_key_env=api_key_env, concurrency=concurrency, timeout=timeout, retries=retries
-        )
+            url, model or "", api_key_env=api_key_env, concurrency=concurrency, timeout=timeout, retries=retries,
+            quotes=quotes,
+        )  # fmt: skip
         if card.prompt.unit == "sentence":
             raise ConfigError(f"{url}: a corrector of sentences runs in process only; give its directory")
         self.card, self.context, self.sends, self.sampling = card, context, sends, sampling or Sampling()
@@ -138,7 +140,7 @@ class RemoteAligner:
                 choice = value["choices"][0]
                 reason, text = str(choice.get("finish_reason")), str(choice["text"])
             except failures() as e:
-                return self._failed(job, self._api.explain(e))
+                return self._failed(job, self._explained(e))
             except (ValueError, LookupError, TypeError, AttributeError):
                 return self._failed(job, "the corrector's reply is no completion")
         completion = Completion(
@@ -198,7 +200,7 @@ class RemoteAligner:
                                 texts.append(text)
                                 yield Delta(text=text)
             except failures() as e:
-                broken = self._api.explain(e)
+                broken = self._explained(e)
         if broken is None and reason is None:
             broken = "the corrector's stream broke off"
         whole = Completion(text="".join(texts), finish_reason=_reason(reason), usage=usage_of(usage))
@@ -282,6 +284,9 @@ class RemoteAligner:
 
     def _failed(self, job: _Job, error: str) -> Correction:
         return outcome.finished(job.chat, job.answer, job.prompt, failed(error))
+
+    def _explained(self, error: Exception) -> str:
+        return f"{self._api.url}: {self._api.explain(error)}"
 
     async def _split(self, link: Any, body: dict[str, Any]) -> dict[str, Any]:
         """The fields that the client knows as arguments, and all others."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from aligner.errors import ConfigError, GenerationError
-from aligner.generate.chat_api import Body, chat_body, check_url, completion_of, failed, request_key, usage_of
+from aligner.generate.chat_api import Body, chat_body, check_url, completion_of, failed, named, request_key, usage_of
 from aligner.generate.collect import closing
 from aligner.generate.keys import key_in
 from aligner.generate.store import ResponseStore
@@ -59,6 +59,7 @@ class OpenAIGenerator:
         retries: how often a request is tried again.
         fields: laid over every request body; None leaves a field out.
         store: answers are looked up there before they are asked for, and kept there.
+        quotes: whether errors repeat the server's words, among which may be what it was asked.
 
     Raises:
         ConfigError: the address is none, or the environment variable is not set or holds no key.
@@ -76,13 +77,14 @@ class OpenAIGenerator:
         retries: int = 6,
         fields: Mapping[str, Any] | None = None,
         store: ResponseStore | None = None,
+        quotes: bool = True,
     ) -> None:
         if concurrency < 1 or not timeout > 0 or retries < 0:
             raise ConfigError(f"concurrency is {concurrency}, timeout {timeout} and retries {retries}; "
                               "give 1 or more, more than 0, and 0 or more")  # fmt: skip
         self.url, self.model, self.name = check_url(url), model, name or model
         self.api_key_env, self.concurrency, self.timeout, self.retries = api_key_env, concurrency, timeout, retries
-        self.fields, self.store = dict(fields or {}), store
+        self.fields, self.store, self.quotes = dict(fields or {}), store, quotes
         self.spent = Spent()
         self._links: dict[asyncio.AbstractEventLoop, _Link] = {}
         self.answered = False  # once it is true, a lost connection is an item's failure and not the address's
@@ -284,7 +286,9 @@ class OpenAIGenerator:
         return said
 
     def _clean(self, error: BaseException) -> str:
-        """A server's words on one line; some repeat the key that they refuse."""
+        """A server's words on one line, where they are quoted; some repeat the key that they refuse."""
+        if not self.quotes:
+            return named(error)
         text = " ".join(f"{error}".split()) or type(error).__name__
         return (text.replace(self._key, "…") if self._key else text)[:300]
 
