@@ -84,8 +84,8 @@ class GateDecision:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
     """A piece of a stream. The last one has finish_reason and usage, `kept_because` where a guard fired late, the
-    correction's `flags`, and `gate` where one decided. A piece before it has `kept_because` where it is a sentence that
-    stayed as it was."""
+    correction's `flags`, `gate` where one decided, and `error` as a Completion's. A piece before it has `kept_because`
+    where it is a sentence that stayed as it was."""
 
     text: str
     finish_reason: FinishReason | None = None
@@ -93,6 +93,7 @@ class Delta:
     kept_because: KeptBecause | None = None
     flags: tuple[str, ...] = ()
     gate: GateDecision | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

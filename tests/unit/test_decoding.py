@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import math
 import threading
 import time
@@ -135,6 +137,27 @@ def test_a_failed_step_fails_its_rows_and_the_loop_goes_on(model, monkeypatch, e
             with pytest.raises(expected):
                 loop.wait(ticket)
         assert len(loop.wait(loop.submit(request())).ids) == 8
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_failed_row_that_was_waited_for_logs_nothing(model, monkeypatch, caplog, leaves) -> None:
+    monkeypatch.setattr(Forward, "__call__", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("boom")))
+
+    async def wait(loop: StepLoop) -> None:
+        ticket = loop.submit(request())
+        waiting = asyncio.create_task(ticket.ended())
+        await asyncio.sleep(0)
+        if leaves:
+            waiting.cancel()
+        loop.turn()
+        await asyncio.wait([waiting])
+        await asyncio.sleep(0.01)
+        assert isinstance(ticket.future.exception(), GenerationError)
+
+    with StepLoop(model) as loop:
+        asyncio.run(wait(loop))
+    gc.collect()
+    assert not caplog.records
 
 
 def test_prefill_that_runs_out_of_memory_is_tried_row_by_row(model, monkeypatch) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from aligner.errors import ConfigError
 from tests.serving import Call, RuleCorrector, chat_chunk, chat_reply, chat_stream, standing
 
 ASK = {"model": "m", "messages": [{"role": "user", "content": "Say it."}]}
@@ -344,7 +345,7 @@ def test_queues_are_bounded(limits: dict[str, int], code: str) -> None:
 def test_client_keys_and_the_upstreams_key(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("CLIENTS", "one, two")
     monkeypatch.setenv("THEIRS", "upstream-key")
-    (tmp_path / "keys").write_text("three\n\n")
+    (tmp_path / "keys").write_text("three\n\n", encoding="utf-8-sig")  # with the mark that some editors put first
     keys = {"client_keys_env": "CLIENTS", "client_keys_file": str(tmp_path / "keys")}
     with standing(answering("beta"), **keys, upstream_key_env=("THEIRS",)) as stand:
         for key in ("one", "two", "three"):
@@ -361,6 +362,17 @@ def test_client_keys_and_the_upstreams_key(monkeypatch, tmp_path) -> None:
     with standing(answering("beta")) as stand:
         post(stand.url, ASK, authorization="Bearer mine")
         assert stand.upstream.calls[0].header("authorization") == "Bearer mine"
+
+
+def test_a_line_that_no_header_can_hold_is_no_clients_key(tmp_path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("one\nschlüssel\n")
+    with (
+        pytest.raises(ConfigError, match="keys:2 holds characters") as caught,
+        standing(answering("beta"), client_keys_file=str(path)),
+    ):
+        pass
+    assert "schl" not in str(caught.value)
 
 
 def test_pages_of_other_sites_are_kept_out() -> None:

@@ -150,11 +150,32 @@ def test_a_wrong_key_stops_at_once_and_is_never_shown(monkeypatch) -> None:
         generator("http://localhost:1/v1", api_key_env="MY_KEY")
 
 
+def test_a_key_with_a_line_end_behind_it_is_the_key(monkeypatch) -> None:
+    monkeypatch.setenv("MY_KEY", f"{SECRET}\n")
+    with serving(lambda body: refusal(400, f"not with {SECRET}")) as api:
+        found = collect(generator(api.url, api_key_env="MY_KEY"), CHATS[:1])
+    assert api.headers[0]["authorization"] == f"Bearer {SECRET}"
+    assert SECRET not in found[0].error
+
+
+@pytest.mark.parametrize("key", [f"{SECRET}\n{SECRET}", f"\ufeff{SECRET}", f"{SECRET}é", " \n"])
+def test_what_no_header_can_hold_is_no_key(key, monkeypatch) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(ConfigError, match="MY_KEY") as e:
+        generator("http://localhost:1/v1", api_key_env="MY_KEY")
+    assert SECRET not in str(e.value)
+
+
 def test_a_key_that_nobody_named_is_not_sent(monkeypatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, SECRET)
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"x-api-key: {SECRET}\nAuthorization: Bearer {SECRET}")
+    monkeypatch.setenv("MY_KEY", "sk-mine")
     with serving(echo) as api:
         collect(generator(api.url), CHATS[:1])
+        collect(generator(api.url, api_key_env="MY_KEY"), CHATS[:1])
     assert SECRET not in str(api.headers)
+    assert [headers["authorization"] for headers in api.headers] == ["Bearer none", "Bearer sk-mine"]
 
 
 def test_an_unknown_model_and_an_empty_account_stop_at_once() -> None:

@@ -129,7 +129,8 @@ def test_what_does_not_fit_is_kept(both: tuple[Aligner, RemoteAligner]) -> None:
 
 def test_failures() -> None:
     async def broken(call: Call) -> None:
-        await (call.reply({"choices": []}) if "once" in json.dumps(call.body) else call.reply({"error": {}}, 400))
+        error = {"message": "too much pepper", "type": "too much, too", "code": "spicy"}
+        await (call.reply({"choices": []}) if "once" in json.dumps(call.body) else call.reply({"error": error}, 400))
 
     local = tiny_aligner(tokenizer=chatml_tokenizer())
     with local, serving_app(Upstream(broken)) as url:
@@ -137,7 +138,29 @@ def test_failures() -> None:
         remote = RemoteAligner(f"{url}/v1", local.tokenizer, local.card, model="once", **options)
         assert next(remote.correct_batch([("q", "a")])).kept_because == "error"
         remote = RemoteAligner(f"{url}/v1", local.tokenizer, local.card, model="m", **options)
-        assert next(remote.correct_batch([("q", "a")])).kept_because == "error"
+        failed = next(remote.correct_batch([("q", "a")]))
+        assert (failed.kept_because, failed.completion.error) == ("error", f"{url}/v1: status 400 (spicy)")
+        remote = RemoteAligner(f"{url}/v1", local.tokenizer, local.card, model="m", quotes=True, **options)
+        assert "too much pepper" in (next(remote.correct_batch([("q", "a")])).completion.error or "")
         nobody = RemoteAligner("http://127.0.0.1:9/v1", local.tokenizer, local.card, model="m", **options)
         with pytest.raises(ConfigError, match="nothing answers"):
             list(nobody.correct_batch([("q", "a")]))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_connection_that_is_lost_once_the_server_answered_fails_a_row(streamed: bool) -> None:
+    async def handler(call: Call) -> None:
+        reply = {"choices": [{"index": 0, "text": "b", "finish_reason": "stop"}]}
+        await (call.stream([reply]) if call.body.get("stream") else call.reply(reply))
+
+    local = tiny_aligner(tokenizer=chatml_tokenizer())
+    with local:
+        with serving_app(Upstream(handler)) as url:
+            remote = RemoteAligner(f"{url}/v1", local.tokenizer, local.card, context=512, model="m", retries=0)
+            if streamed:
+                asyncio.run(_streamed(remote, "q", "a"))
+            else:
+                assert next(remote.correct_batch([("q", "a")])).text == "b"
+        found = list(remote.correct_batch([("q", "a")]))
+    assert [(c.text, c.kept_because) for c in found] == [("a", "error")]
+    assert "the connection failed" in (found[0].completion.error or "")

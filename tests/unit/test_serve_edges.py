@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from aligner.serve import endpoint
-from tests.serving import Call, RuleCorrector, chat_reply, standing
+from tests.serving import Call, RuleCorrector, chat_reply, chat_stream, standing
 from tests.unit.test_gateway import ASK, CHAT, answering, post
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
@@ -63,3 +65,28 @@ def test_shadow_ends_what_it_began_before_it_stops(tmp_path: Path) -> None:
         post(stand.url, ASK)
     rows = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     assert [row["correction"] for row in rows] == ["a omega"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_shadow_counts_what_was_not_whole_when_the_client_left(whole: bool, tmp_path: Path) -> None:
+    events = [f"data: {json.dumps(chunk)}" for chunk in chat_stream("a beta")]
+    events = [*events, "data: [DONE]"] if whole else events[:-1]
+
+    async def handler(call: Call) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await call.send({"type": "http.response.start", "status": 200, "headers": headers})
+        for event in events:
+            await call.send({"type": "http.response.body", "body": f"{event}\n\n".encode(), "more_body": True})
+        await call.gone()
+
+    out = tmp_path / "shadow"
+    with standing(handler, mode="shadow", out=str(out)) as stand:
+        with httpx2.stream("POST", stand.url + CHAT, json={**ASK, "stream": True}, timeout=20) as reply:
+            assert events[-1] in reply.iter_lines()
+        until = time.monotonic() + 20
+        while stand.app._under_way and time.monotonic() < until:
+            time.sleep(0.01)
+        page = httpx2.get(stand.url + "/metrics").text
+    rows = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    assert [row["correction"] for row in rows] == ["a omega"] * whole
+    assert f"aligner_shadow_dropped_total {float(not whole)}" in page.splitlines()

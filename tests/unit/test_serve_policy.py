@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 import time
@@ -16,6 +17,7 @@ import httpx2
 import pytest
 
 from aligner import Aligner
+from aligner.correct.forward import Forward
 from aligner.correct.remote import RemoteAligner
 from aligner.correct.sentence_session import SentenceSession
 from aligner.types import Completion
@@ -160,9 +162,12 @@ def test_a_sentence_that_fails_is_a_failure(
         assert (text_of(found), found[-1]) == ("Uno. Two. Three.", "[DONE]")
         said = found[-2]["choices"][0]["aligner"]
         assert (said["reason"], said["late"]) == (code, True)
+    assert "it broke" not in json.dumps(found), "what it is about is for whoever runs the gateway"
+    assert ("it broke" in caplog.text) == (how == "error")
+    caplog.clear()
     with standing(answering(THREE), sentences, **settings) as stand:
         whole = post(stand.url, ASK)
-    assert "it broke" not in whole.text, "what it is about is for whoever runs the gateway"
+    assert "it broke" not in whole.text
     assert ("it broke" in caplog.text) == (how == "error")
     if policy == "error":
         assert (whole.status_code, whole.json()["error"]["code"]) == (502, code)
@@ -212,6 +217,12 @@ async def completing(call: Call) -> None:
     await (call.stream([reply]) if call.body.get("stream") else call.reply(reply))
 
 
+async def quoting(call: Call) -> None:
+    """Refuses with what it was asked, whole or in a stream."""
+    error = {"error": {"message": call.body["prompt"], "type": call.body["prompt"], "code": "bad_prompt"}}
+    await (call.stream([error]) if call.body.get("stream") else call.reply(error, 400))
+
+
 def remote(url: str, **options: Any) -> RemoteAligner:
     with tiny_aligner(tokenizer=llama2_tokenizer(), prompt="aligner-v1") as local:
         return RemoteAligner(f"{url}/v1", local.tokenizer, local.card, context=local.context, retries=0,
@@ -249,6 +260,28 @@ def test_where_the_corrector_runs_is_for_the_log_alone(
         assert url in caplog.text
         assert "CORRECTORS_KEY" in caplog.text
         assert "sk-of-the-corrector" not in caplog.text
+
+
+@pytest.mark.parametrize("body", [ASK, STREAM])
+def test_why_a_correction_failed_is_for_the_log_alone(
+    body: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def failing(call: Call) -> None:
+        await call.reply({"error": {"message": "it broke", "code": "lost_device"}}, 500)
+
+    def fails(corrector: Any, why: str) -> None:
+        caplog.clear()
+        with standing(saying, corrector) as stand:
+            found = post(stand.url, body)
+        assert "correction_failed" in found.text
+        assert why in caplog.text
+        assert why not in found.text
+
+    with serving_app(Upstream(failing)) as url:
+        fails(remote(url), "lost_device")
+    monkeypatch.setattr(Forward, "__call__", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
+    with tiny_aligner(tokenizer=llama2_tokenizer(), prompt="aligner-v1") as local:
+        fails(local, "not enough memory")
 
 
 def test_no_log_holds_a_key_or_a_text(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -293,6 +326,10 @@ def test_no_log_holds_a_key_or_a_text(monkeypatch: pytest.MonkeyPatch, caplog: p
     with serving_app(Upstream(completing)) as url:
         assert ask(remote(url))[0] == 200
         assert ask(remote("http://127.0.0.1:9"))[0] == 502
+    with serving_app(Upstream(quoting)) as url:
+        assert ask(remote(url))[0] == 502
+        assert caplog.text.count(f"{url}/v1: status 400 (bad_prompt)") == 1
+        assert caplog.text.count(f"{url}/v1: APIError (bad_prompt)") == 1
     with monkeypatch.context() as patched:
         from aligner.serve.policy import Policy
 

@@ -114,7 +114,8 @@ class KeepBest:
         done = await self.acorrect(question, answer, sampling, response_format=response_format)
         yield Delta(text=done.text)
         yield Delta(text="", finish_reason=done.completion.finish_reason, usage=done.completion.usage,
-                    kept_because=done.kept_because, flags=done.flags, gate=done.gate)  # fmt: skip
+                    kept_because=done.kept_because, flags=done.flags, gate=done.gate,
+                    error=done.completion.error)  # fmt: skip
 
     async def best(self, candidates: Sequence[Correction]) -> Correction:
         """The best of several corrections of one answer; usage adds up what all of them took."""

@@ -24,6 +24,7 @@ def load_corrector(
     served: str | None = None,
     sends: Sends = "ids",
     api_key_env: str | None = None,
+    quotes: bool = False,
     prompt: str | None = None,
     sampling: Sampling | None = None,
     max_rows: int = 64,
@@ -54,5 +55,5 @@ def load_corrector(
                           "config.json and aligner.json")  # fmt: skip
     return RemoteAligner.from_url(
         name, tokenizer, prompt=prompt, model=served, sends=sends, api_key_env=api_key_env, concurrency=max_rows,
-        sampling=sampling, guards=guards,
+        quotes=quotes, sampling=sampling, guards=guards,
     )  # fmt: skip

@@ -61,7 +61,7 @@ class RemoteAligner:
         model: its name there; left out, the only one that is served.
         sends: "ids" hands over token ids, so that no text can be taken for a special token; vLLM and llama.cpp take
             them. "text" is for servers that do not: there, texts that hold the name of a special token are refused.
-        api_key_env, concurrency, timeout, retries: as `OpenAIGenerator`.
+        api_key_env, concurrency, timeout, retries, quotes: as `OpenAIGenerator`.
         sampling: how corrections are decoded; greedy unless told otherwise.
         guards: what keeps the original answer, and what is only reported.
 
@@ -82,12 +82,14 @@ class RemoteAligner:
         concurrency: int = 64,
         timeout: float = 120.0,
         retries: int = 2,
+        quotes: bool = False,
         sampling: Sampling | None = None,
         guards: GuardPolicy | None = None,
     ) -> None:
         self._api = OpenAIGenerator(
-            url, model or "", api_key_env=api_key_env, concurrency=concurrency, timeout=timeout, retries=retries
-        )
+            url, model or "", api_key_env=api_key_env, concurrency=concurrency, timeout=timeout, retries=retries,
+            quotes=quotes,
+        )  # fmt: skip
         if card.prompt.unit == "sentence":
             raise ConfigError(f"{url}: a corrector of sentences runs in process only; give its directory")
         self.card, self.context, self.sends, self.sampling = card, context, sends, sampling or Sampling()
@@ -133,11 +135,12 @@ class RemoteAligner:
         async with self._api.connected() as link, link.slots:
             try:
                 raw = await link.client.completions.with_raw_response.create(**await self._split(link, job.body))
+                self._api.answered = True
                 value = raw.http_response.json()
                 choice = value["choices"][0]
                 reason, text = str(choice.get("finish_reason")), str(choice["text"])
             except failures() as e:
-                return self._failed(job, self._api.explain(e))
+                return self._failed(job, self._explained(e))
             except (ValueError, LookupError, TypeError, AttributeError):
                 return self._failed(job, "the corrector's reply is no completion")
         completion = Completion(
@@ -179,6 +182,7 @@ class RemoteAligner:
                 fields = await self._split(link, job.body)
                 fields["extra_body"]["stream_options"] = {"include_usage": True}
                 stream = await link.client.completions.create(**fields, stream=True)
+                self._api.answered = True
                 async with stream:
                     async for chunk in stream:
                         value = chunk.model_dump()
@@ -196,7 +200,7 @@ class RemoteAligner:
                                 texts.append(text)
                                 yield Delta(text=text)
             except failures() as e:
-                broken = self._api.explain(e)
+                broken = self._explained(e)
         if broken is None and reason is None:
             broken = "the corrector's stream broke off"
         whole = Completion(text="".join(texts), finish_reason=_reason(reason), usage=usage_of(usage))
@@ -281,6 +285,9 @@ class RemoteAligner:
     def _failed(self, job: _Job, error: str) -> Correction:
         return outcome.finished(job.chat, job.answer, job.prompt, failed(error))
 
+    def _explained(self, error: Exception) -> str:
+        return f"{self._api.url}: {self._api.explain(error)}"
+
     async def _split(self, link: Any, body: dict[str, Any]) -> dict[str, Any]:
         """The fields that the client knows as arguments, and all others."""
         if not self._api.model:
@@ -300,7 +307,7 @@ class RemoteAligner:
 def _last(done: Correction) -> Delta:
     """What ends a stream."""
     return Delta(text="", finish_reason=done.completion.finish_reason, usage=done.completion.usage,
-                 kept_because=done.kept_because, flags=done.flags)  # fmt: skip
+                 kept_because=done.kept_because, flags=done.flags, error=done.completion.error)  # fmt: skip
 
 
 def _reason(reason: str | None) -> FinishReason:

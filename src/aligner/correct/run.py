@@ -190,6 +190,7 @@ def _aligner(config: CorrectConfig) -> Aligner | RemoteAligner:
         served=config.served_aligner,
         sends=config.aligner_takes,
         api_key_env=config.aligner_key_env,
+        quotes=True,  # the errors stand beside the texts
         prompt=config.prompt,
         device=config.device,
         dtype=config.dtype,

@@ -116,7 +116,8 @@ class SentenceSession:
             while (coming := await self._coming.get()) is not None:
                 delta = await self._corrected(*coming)
                 if self._failed:
-                    yield Delta(text="", finish_reason="error", usage=self._usage, kept_because="error")
+                    yield Delta(text="", finish_reason="error", usage=self._usage, kept_because="error",
+                                error=self._error)  # fmt: skip
                     return
                 if delta.text:
                     yield delta
@@ -125,7 +126,7 @@ class SentenceSession:
             if rest := parts(self.text)[1] if self._shown else done.text:
                 yield Delta(text=rest)
             yield Delta(text="", finish_reason=done.completion.finish_reason, usage=self._usage,
-                        kept_because=done.kept_because)  # fmt: skip
+                        kept_because=done.kept_because, error=done.completion.error)  # fmt: skip
         finally:
             self.close()
 
@@ -162,7 +163,7 @@ class SentenceSession:
         reason = self._why_kept(core, written, job)
         if reason is not None:
             self._kept[reason] += 1
-            self._error = self._error or written.error
+            self._error = written.error if reason == "error" else self._error or written.error
         new = core if reason is not None else written.text.strip()
         if not self._failed:
             self._read_ahead(self._shown + (self._behind if self._shown and new else "") + new)

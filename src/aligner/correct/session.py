@@ -155,7 +155,8 @@ class Session:
 def _last(done: Correction) -> Delta:
     """What ends a stream."""
     return Delta(text="", finish_reason=done.completion.finish_reason, usage=done.completion.usage,
-                 kept_because=done.kept_because, flags=done.flags, gate=done.gate)  # fmt: skip
+                 kept_because=done.kept_because, flags=done.flags, gate=done.gate,
+                 error=done.completion.error)  # fmt: skip
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Any, value: Any) -> None:

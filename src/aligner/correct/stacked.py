@@ -72,7 +72,7 @@ class StackedModel:
         async with closing(self.upstream.generate([chat], sampling)) as answers:
             async for _, answer in answers:
                 if answer.finish_reason == "error":
-                    yield Delta(text=answer.text, finish_reason="error", usage=answer.usage)
+                    yield Delta(text=answer.text, finish_reason="error", usage=answer.usage, error=answer.error)
                     return
                 async with closing(self.aligner.stream(chat, answer.text)) as deltas:
                     async for delta in deltas:

@@ -75,8 +75,11 @@ class Ticket:
 
     async def ended(self) -> None:
         """Wait until the row has left the batch, however it ended; who does not wait to the end cancels it."""
+        future = asyncio.wrap_future(self.future)
+        # Whoever settles the ticket is told its error; asyncio would log what nobody retrieved from this copy.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            await asyncio.wait([asyncio.wrap_future(self.future)])
+            await asyncio.wait([future])
         except asyncio.CancelledError:
             self.cancel()
             raise

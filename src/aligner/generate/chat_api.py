@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -14,6 +15,8 @@ from aligner.types import Chat, Completion, FinishReason, Sampling, Usage
 Body = dict[str, Any]
 
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "eos": "stop", "end_turn": "stop"}
+
+_SHORT = re.compile(r"[\w.-]{1,64}")
 
 
 class ChatApi(Protocol):
@@ -91,6 +94,15 @@ def completion_of(response: object) -> Completion:
 
 def failed(error: str, usage: Usage | None = None) -> Completion:
     return Completion(text="", finish_reason="error", usage=usage or Usage(), error=error)
+
+
+def named(error: BaseException) -> str:
+    """A server's failure by its status and the short names that it gives it, without a word of its message."""
+    status = getattr(error, "status_code", None)
+    told = (getattr(error, name, None) for name in ("type", "code"))
+    names = [name for name in dict.fromkeys(told) if isinstance(name, str) and _SHORT.fullmatch(name)]
+    what = type(error).__name__ if status is None else f"status {status}"
+    return f"{what} ({', '.join(names)})" if names else what
 
 
 def usage_of(value: object) -> Usage:

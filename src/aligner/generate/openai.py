@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from aligner.errors import ConfigError, GenerationError
-from aligner.generate.chat_api import Body, chat_body, check_url, completion_of, failed, request_key, usage_of
+from aligner.generate.chat_api import Body, chat_body, check_url, completion_of, failed, named, request_key, usage_of
 from aligner.generate.collect import closing
+from aligner.generate.keys import key_in
 from aligner.generate.store import ResponseStore
 from aligner.types import Chat, Completion, Delta, Sampling, Usage
 
@@ -59,9 +59,10 @@ class OpenAIGenerator:
         retries: how often a request is tried again.
         fields: laid over every request body; None leaves a field out.
         store: answers are looked up there before they are asked for, and kept there.
+        quotes: whether errors repeat the server's words, among which may be what it was asked.
 
     Raises:
-        ConfigError: the address is none, or the environment variable is not set.
+        ConfigError: the address is none, or the environment variable is not set or holds no key.
     """
 
     def __init__(
@@ -76,17 +77,18 @@ class OpenAIGenerator:
         retries: int = 6,
         fields: Mapping[str, Any] | None = None,
         store: ResponseStore | None = None,
+        quotes: bool = True,
     ) -> None:
         if concurrency < 1 or not timeout > 0 or retries < 0:
             raise ConfigError(f"concurrency is {concurrency}, timeout {timeout} and retries {retries}; "
                               "give 1 or more, more than 0, and 0 or more")  # fmt: skip
         self.url, self.model, self.name = check_url(url), model, name or model
         self.api_key_env, self.concurrency, self.timeout, self.retries = api_key_env, concurrency, timeout, retries
-        self.fields, self.store = dict(fields or {}), store
+        self.fields, self.store, self.quotes = dict(fields or {}), store, quotes
         self.spent = Spent()
         self._links: dict[asyncio.AbstractEventLoop, _Link] = {}
-        self._answered = False
-        self._key()
+        self.answered = False  # once it is true, a lost connection is an item's failure and not the address's
+        self._key = key_in(api_key_env) if api_key_env is not None else None
 
     async def generate(self, chats: Sequence[Chat], sampling: Sampling) -> AsyncIterator[tuple[int, Completion]]:
         """Answer every chat, each as it finishes; what a server refuses or never answers is a failed completion.
@@ -144,16 +146,16 @@ class OpenAIGenerator:
                         texts.append(text)
                         yield Delta(text=text)
         except failures() as e:
-            self.explain(e)
-            yield Delta(text="", finish_reason="error", usage=usage_of(tokens))
+            yield Delta(text="", finish_reason="error", usage=usage_of(tokens), error=self.explain(e))
             return
-        if reason is None:  # the connection was closed before the end
-            yield Delta(text="", finish_reason="error", usage=usage_of(tokens))
+        if reason is None:
+            error = "the connection was closed before the answer's end"
+            yield Delta(text="", finish_reason="error", usage=usage_of(tokens), error=error)
             return
         message = {"role": "assistant", "content": "".join(texts)}
         whole = {"choices": [{"message": message, "finish_reason": reason}], "usage": tokens}
         completion = self._keep(key, whole)
-        yield Delta(text="", finish_reason=completion.finish_reason, usage=completion.usage)
+        yield Delta(text="", finish_reason=completion.finish_reason, usage=completion.usage, error=completion.error)
 
     def body(self, chat: Chat, sampling: Sampling) -> Body:
         """The request for a chat."""
@@ -201,16 +203,12 @@ class OpenAIGenerator:
         from openai import AsyncOpenAI
 
         # Without a key of its own the client would send the one of OPENAI_API_KEY, to whatever address this is.
-        key = self._key() or "none"
-        return AsyncOpenAI(api_key=key, base_url=self.url, timeout=self.timeout, max_retries=self.retries)
-
-    def _key(self) -> str | None:
-        if self.api_key_env is None:
-            return None
-        key = os.environ.get(self.api_key_env)
-        if not key:
-            raise ConfigError(f"{self.url}: the environment variable {self.api_key_env} is not set; put the key in it")
-        return key
+        key = self._key or "none"
+        client = AsyncOpenAI(api_key=key, base_url=self.url, timeout=self.timeout, max_retries=self.retries)
+        # So it would with what else the environment holds for OpenAI's own address, and no argument prevents it.
+        client.organization = client.project = None
+        client._custom_headers = {}
+        return client
 
     def _stored(self, key: str) -> Completion | None:
         response = self.store.get(key) if self.store is not None else None
@@ -238,7 +236,7 @@ class OpenAIGenerator:
                 return failed("the question holds a lone surrogate, which no request can carry")
             except failures() as e:
                 return failed(self.explain(e))
-        self._answered = True
+        self.answered = True
         try:
             return self._keep(key, json.loads(raw.http_response.text))
         except ValueError:
@@ -251,7 +249,7 @@ class OpenAIGenerator:
             stream_options={"include_usage": True},
             extra_headers={"Idempotency-Key": request_key(self.url, body) + "-stream"},
         )
-        self._answered = True
+        self.answered = True
         async with stream:
             async for chunk in stream:
                 yield chunk.model_dump()
@@ -266,7 +264,7 @@ class OpenAIGenerator:
 
         said = self._clean(error)
         if isinstance(error, openai.APIStatusError):
-            self._answered = True
+            self.answered = True
         match error:
             case openai.AuthenticationError():
                 advice = "check the key in" if self.api_key_env else "name the key's environment variable in"
@@ -279,7 +277,7 @@ class OpenAIGenerator:
                 raise GenerationError(f"{self.url}: the account has no credit left ({said}); top it up") from None
             case openai.APITimeoutError():
                 return f"no reply within {self.timeout:g} s, {self.retries + 1} times"
-            case openai.APIConnectionError() if not self._answered:
+            case openai.APIConnectionError() if not self.answered:
                 why = self._clean(error.__cause__ or error)
                 raise ConfigError(f"{self.url}: nothing answers at this address ({why}); start the server, or correct "
                                   "the address") from None  # fmt: skip
@@ -288,10 +286,11 @@ class OpenAIGenerator:
         return said
 
     def _clean(self, error: BaseException) -> str:
-        """A server's words on one line; some repeat the key that they refuse."""
+        """A server's words on one line, where they are quoted; some repeat the key that they refuse."""
+        if not self.quotes:
+            return named(error)
         text = " ".join(f"{error}".split()) or type(error).__name__
-        key = os.environ.get(self.api_key_env) if self.api_key_env else None
-        return (text.replace(key, "…") if key else text)[:300]
+        return (text.replace(self._key, "…") if self._key else text)[:300]
 
 
 async def _whole(coroutine: Coroutine[Any, Any, None]) -> None:

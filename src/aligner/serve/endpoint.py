@@ -202,11 +202,16 @@ class Corrected:
         read."""
         await exchange.start(reply.status, [*told(reply), (_TELLS, b"false; reason=shadow")])
         heard = Heard(asked, self.upstreams.answer_limit, streamed=streamed)
-        async for piece in reply.pieces():
-            await exchange.send(piece)
-            heard.feed(piece)
-        self.policy.metrics.upstream_seconds.observe(perf_counter() - began)
-        shadow.record(asked.body, heard.answers(), asked.corrector)
+        unheard = wire.count(asked.kind, asked.body)
+        try:
+            async for piece in reply.pieces():
+                heard.feed(piece)
+                await exchange.send(piece)
+            unheard = 0
+            self.policy.metrics.upstream_seconds.observe(perf_counter() - began)
+        finally:  # clients leave when they have the last answer, which may be before the upstream's end
+            answers = heard.answers()
+            shadow.record(asked.body, answers, asked.corrector, missing=unheard - len(answers))
         await exchange.end()
 
 

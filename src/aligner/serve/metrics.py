@@ -63,7 +63,7 @@ class Metrics:
         self.tokens = Counter("aligner_corrector_tokens", "Tokens of the corrector.", ("kind",), registry=at)
         self.shadow_dropped = Counter(
             "aligner_shadow_dropped",
-            "Answers that shadow mode left out because too many waited, or it was stopped.",
+            "Answers that shadow mode left out: too many waited, it was stopped, or they broke off.",
             registry=at,
         )
 

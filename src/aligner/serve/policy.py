@@ -10,9 +10,9 @@ from time import perf_counter
 from typing import Any, Literal
 
 from aligner.correct.keep_best import KeepBest
-from aligner.errors import AlignerError, GenerationError, RequestError
+from aligner.errors import AlignerError, RequestError
 from aligner.generate.collect import closing
-from aligner.serve.failures import as_told, did_not_fit, wrong
+from aligner.serve.failures import as_told, did_not_fit, reported
 from aligner.serve.metrics import Metrics
 from aligner.serve.outcome import Outcome
 from aligner.serve.wire import Answer
@@ -146,7 +146,7 @@ class Policy:
             raise refused
         kept = ended.kept_because
         if failure is None and kept == "error":
-            failure = wrong("the corrector failed")
+            failure = reported(ended.error)
         if failure is not None:
             rest = opened.unshown if isinstance(opened, OpenedLive) else None
             for last in self._broken(answer, failure, "".join(shown), rest):
@@ -213,7 +213,7 @@ class Policy:
             raise refused
         answer = await whole
         if failure is None and last.kept_because == "error":
-            failure = wrong("the corrector failed")
+            failure = reported(last.error)
         if failure is not None:
             for part in self._broken(answer, failure, "".join(shown), opened.unshown):
                 yield part
@@ -230,7 +230,7 @@ class Policy:
 
     def _outcome(self, answer: Answer, correction: Correction, began: float) -> Outcome:
         if correction.kept_because == "error":
-            return self._failed(answer, GenerationError(correction.completion.error or "it gives no reason"))
+            return self._failed(answer, reported(correction.completion.error))
         if self.strict and did_not_fit(correction):
             raise self._too_long(correction.completion.error)
         seconds = perf_counter() - began

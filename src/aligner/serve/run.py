@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from aligner.correct.keep_best import load_ranker
 from aligner.correct.loading import load_corrector
 from aligner.errors import ConfigError
+from aligner.generate.keys import checked, key_in
 from aligner.runs import Existing, RunDir
 from aligner.serve.choice import Choice
 from aligner.serve.config import ServeConfig
@@ -112,11 +112,11 @@ def client_keys(config: ServeConfig) -> list[str]:
     """The keys that clients may send; none where none is asked for.
 
     Raises:
-        ConfigError: the variable or the file is not there, or holds no key.
+        ConfigError: the variable or the file is not there, or holds no key or what is none.
     """
     keys: list[str] = []
     if config.client_keys_env is not None:
-        keys += [key.strip() for key in _variable(config.client_keys_env).split(",") if key.strip()]
+        keys += [key.strip() for key in key_in(config.client_keys_env).split(",") if key.strip()]
     if config.client_keys_file is not None:
         keys += _lines(config.client_keys_file)
     if not keys and (config.client_keys_env is not None or config.client_keys_file is not None):
@@ -131,25 +131,17 @@ def upstream_keys(config: ServeConfig) -> Mapping[str, str]:
         ConfigError: a variable is not set.
     """
     pairs = (text.rpartition("=") for text in config.upstream_key_env)
-    return {name: _variable(variable) for name, _, variable in pairs}
-
-
-def _variable(name: str) -> str:
-    value = os.environ.get(name, "").strip()
-    if not value:
-        raise ConfigError(f"the environment variable {name} is not set; put the key in it")
-    if not (value.isascii() and value.isprintable()):
-        raise ConfigError(f"the environment variable {name} holds characters that no key has; put the key alone in it")
-    return value
+    return {name: key_in(variable) for name, _, variable in pairs}
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors put a mark before the first line
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(
             f"{path}: the keys cannot be read ({type(e).__name__}); give a file of one key a line"
         ) from None
+    return [checked(line.strip(), f"{path}:{i}") for i, line in enumerate(lines, start=1) if line.strip()]
 
 
 def _corrector(config: ServeConfig) -> Aligner | RemoteAligner:

@@ -28,8 +28,9 @@ class Shadow:
         self._policy, self._writer, self._most = policy, writer, most
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def record(self, request: Json, answers: list[Answer], corrector: Corrector) -> None:
-        """Take answers on; returns at once."""
+    def record(self, request: Json, answers: list[Answer], corrector: Corrector, *, missing: int = 0) -> None:
+        """Take answers on; returns at once. `missing` are counted as left out: they were never whole."""
+        self._policy.metrics.shadow_dropped.inc(max(missing, 0))
         for answer in answers:
             if len(self._tasks) >= self._most:
                 self._policy.metrics.shadow_dropped.inc()
