@@ -168,8 +168,9 @@ class Upstreams:
             RequestError: 502 or 504, nothing answers there, or it broke off.
         """
         assert self._session is not None, "open() comes first"
-        # Our own server has told the client already to go on, where it expected that.
-        without = [b"host", b"content-length", b"expect", b"x-aligner"]
+        # Our own server has told the client already to go on, where it expected that. Which pages may call is decided
+        # at our own door: an upstream may know them by other rules.
+        without = [b"host", b"content-length", b"expect", b"x-aligner", b"origin"]
         if plain:
             without.append(b"accept-encoding")
         if own_key or upstream.key is not None:
