@@ -164,6 +164,18 @@ def test_redirects_cookies_and_long_headers_pass_untouched() -> None:
         assert [call.path for call in stand.upstream.calls] == ["/v1/a", "/v1/b"]
 
 
+@pytest.mark.parametrize("sent", ["Café".encode(), "Café".encode("latin-1")])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/files"])
+def test_a_header_that_is_not_ascii_says_the_same_to_the_upstream(sent: bytes, path: str) -> None:
+    async def handler(call: Call) -> None:
+        await call.reply(chat_reply("fine"))
+
+    with standing(handler) as stand:
+        headers = [(b"x-title", sent), (b"content-type", b"application/json")]
+        assert httpx2.post(stand.url + path, json=ASK, headers=headers, timeout=10).status_code == 200
+        assert stand.upstream.calls[0].header("x-title") == "Café"
+
+
 def _asked(url: str, target: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=10) as line:
         line.sendall(b"GET " + target + b" HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")

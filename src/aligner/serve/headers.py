@@ -24,6 +24,14 @@ def get(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
     return next((value.decode("latin-1") for key, value in headers if key == name), None)
 
 
+def text(value: bytes) -> str:
+    """A header's value to be written as UTF-8: the same bytes, unless they are none."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
 def passing(headers: Sequence[tuple[bytes, bytes]], *without: bytes) -> Headers:
     """Headers without those of the connection, and without some more."""
     named = (value for key, value in headers if key.lower() == b"connection")

@@ -175,7 +175,7 @@ class Upstreams:
             without.append(b"accept-encoding")
         if own_key or upstream.key is not None:
             without.append(b"authorization")
-        sent = CIMultiDict((k.decode("latin-1"), v.decode("latin-1")) for k, v in h.passing(headers, *without))
+        sent = CIMultiDict((k.decode("latin-1"), h.text(v)) for k, v in h.passing(headers, *without))
         if plain:
             sent["accept-encoding"] = "identity"
         if upstream.key is not None:
