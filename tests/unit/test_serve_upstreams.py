@@ -304,6 +304,21 @@ def test_no_upstream_is_sent_a_key_that_was_given_for_another(monkeypatch: Any) 
         pass
 
 
+def test_names_of_upstreams_may_hold_slashes() -> None:
+    async def handler(call: Call) -> None:
+        await call.reply({"object": "list", "data": [{"id": "qwen"}]} if call.method == "GET" else chat_reply("fine"))
+
+    with standing(handler) as one, standing(handler) as two, standing(handler) as three:
+        addresses = (f"org/small={one.upstream_url}/v1", f"org={two.upstream_url}/v1", f"{three.upstream_url}/v1")
+        with standing(unused, upstream=addresses) as stand:
+            listed = [m["id"] for m in httpx2.get(stand.url + "/v1/models", timeout=10).json()["data"]]
+            assert listed == ["org/small/qwen", "org/qwen", "qwen"]
+            for model in (*listed, "org/small", "organ/qwen", "org/small/"):
+                httpx2.post(stand.url + "/v1/chat/completions", json={**ASK, "model": model}, timeout=10)
+        asked = [[c.body["model"] for c in s.upstream.calls if c.method == "POST"] for s in (one, two, three)]
+    assert asked == [["qwen", "org/small"], ["qwen", "small/"], ["qwen", "organ/qwen"]]
+
+
 SECRETS = {"authorization": "Bearer mine", "cookie": "session=mine", "x-api-key": "mine", "api-key": "mine"}
 
 

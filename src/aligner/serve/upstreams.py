@@ -119,13 +119,15 @@ class Upstreams:
         return [name for name in self._all if name]
 
     def route(self, model: Any) -> Route | None:
-        """By a model's name: NAME itself, NAME/model, or the upstream without a name; None where nobody has it."""
+        """By a model's name: NAME itself, NAME/model (of several the longest NAME), or the upstream without a name; None
+        where nobody has it."""
         if isinstance(model, str) and model:
             if model in self._all:
                 return Route(upstream=self._all[model])
-            name, separator, rest = model.partition("/")
-            if separator and rest and name and name in self._all:
-                return Route(upstream=self._all[name], model=rest)
+            fitting = [name for name in self.names if model.startswith(f"{name}/") and model != f"{name}/"]
+            if fitting:
+                name = max(fitting, key=len)
+                return Route(upstream=self._all[name], model=model.removeprefix(f"{name}/"))
         default = self._all.get("")
         return Route(upstream=default) if default is not None else None
 
