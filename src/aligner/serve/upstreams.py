@@ -119,8 +119,8 @@ class Upstreams:
         return [name for name in self._all if name]
 
     def route(self, model: Any) -> Route | None:
-        """By a model's name: NAME itself, NAME/model (of several the longest NAME), or the upstream without a name; None
-        where nobody has it."""
+        """By a model's name: NAME itself, NAME/model (of several the longest NAME), or the upstream without a name;
+        None where nobody has it."""
         if isinstance(model, str) and model:
             if model in self._all:
                 return Route(upstream=self._all[model])
