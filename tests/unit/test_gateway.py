@@ -384,6 +384,50 @@ def test_pages_of_other_sites_are_kept_out() -> None:
         assert post(stand.url, ASK, origin="https://friend.example").status_code == 200
 
 
+def preflight(url: str, origin: str, path: str = CHAT) -> httpx2.Response:
+    asks = {"origin": origin, "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization,content-type"}  # fmt: skip
+    return httpx2.options(url + path, headers=asks, timeout=20)
+
+
+@pytest.mark.parametrize("keys", [True, False])
+def test_browsers_are_told_which_pages_may_call(keys: bool, monkeypatch) -> None:
+    """Whatever the upstream says of pages: by our own rules, with keys of any page and without of those let in."""
+    allow = {"access_control_allow_origin": "*", "access_control_allow_credentials": "true", "vary": "Accept"}
+
+    async def handler(call: Call) -> None:
+        assert call.header("origin") is None
+        await call.reply(chat_reply("beta"), **allow)
+
+    monkeypatch.setenv("CLIENTS", "one")
+    settings: Any = {"client_keys_env": "CLIENTS"} if keys else {"allow_host": ("friend.example",)}
+    page, stranger = "https://friend.example:8443", "https://evil.example"
+    with standing(handler, **settings) as stand:
+        for path in (CHAT, "/v1/models", "/v1/files"):
+            told = preflight(stand.url, page, path)
+            assert (told.status_code, told.content) == (204, b"")
+            assert told.headers["access-control-allow-origin"] == page
+            assert told.headers["access-control-allow-methods"] == "POST"
+            assert told.headers["access-control-allow-headers"] == "authorization,content-type"
+            assert told.headers["vary"] == "Origin"
+        assert not stand.upstream.calls
+        assert preflight(stand.url, stranger).status_code == (204 if keys else 403)
+        read = post(stand.url, ASK, origin=page, authorization="Bearer one")
+        assert (read.status_code, read.headers["access-control-allow-origin"]) == (200, page)
+        assert (read.headers["vary"], "access-control-allow-credentials" in read.headers) == ("Accept, Origin", False)
+        wrong = post(stand.url, ASK if keys else {"model": "m"}, origin=page)
+        assert (wrong.status_code, wrong.headers["access-control-allow-origin"]) == (401 if keys else 400, page)
+        refused = post(stand.url, ASK, origin=stranger)
+        seen = refused.headers.get("access-control-allow-origin")
+        assert (refused.status_code, seen) == ((401, stranger) if keys else (403, None))
+
+
+def test_a_request_for_options_that_no_browser_sends_ahead_is_the_upstreams() -> None:
+    with standing(answering("beta"), allow_host=("friend.example",)) as stand:
+        assert httpx2.options(stand.url + "/v1/files", headers={"origin": "https://friend.example"}).status_code == 200
+        assert [call.method for call in stand.upstream.calls] == ["OPTIONS"]
+
+
 def test_headers_pass_and_those_of_the_connection_do_not() -> None:
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

@@ -247,7 +247,11 @@ def test_sentences_are_sent_before_the_upstream_is_done(path: str) -> None:
         assert found[-1]["choices"][0]["finish_reason"] == "stop"
         assert found[-1]["choices"][0]["aligner"]["original"] == "One. Two. Three."
     else:
-        assert "response.completed" in text
+        found = [json.loads(line[6:]) for line in text.split("\n") if line.startswith("data: ")]
+        shown, done, completed = found[:-2], found[-2], found[-1]
+        assert "".join(e["delta"] for e in shown) == done["text"] == (whole.completion.text or whole.text)
+        assert completed["type"] == "response.completed"
+        assert completed["response"]["output"][0]["content"][0]["text"] == done["text"]
 
 
 def test_an_upstream_that_breaks_off_ends_what_was_shown() -> None:

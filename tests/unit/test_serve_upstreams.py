@@ -164,6 +164,18 @@ def test_redirects_cookies_and_long_headers_pass_untouched() -> None:
         assert [call.path for call in stand.upstream.calls] == ["/v1/a", "/v1/b"]
 
 
+@pytest.mark.parametrize("sent", ["Café".encode(), "Café".encode("latin-1")])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/files"])
+def test_a_header_that_is_not_ascii_says_the_same_to_the_upstream(sent: bytes, path: str) -> None:
+    async def handler(call: Call) -> None:
+        await call.reply(chat_reply("fine"))
+
+    with standing(handler) as stand:
+        headers = [(b"x-title", sent), (b"content-type", b"application/json")]
+        assert httpx2.post(stand.url + path, json=ASK, headers=headers, timeout=10).status_code == 200
+        assert stand.upstream.calls[0].header("x-title") == "Café"
+
+
 def _asked(url: str, target: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=10) as line:
         line.sendall(b"GET " + target + b" HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
@@ -290,6 +302,21 @@ def test_no_upstream_is_sent_a_key_that_was_given_for_another(monkeypatch: Any) 
         standing(unused, upstream=("big=http://127.0.0.1:9/v1",), upstream_key_env=("THEIRS",)),
     ):
         pass
+
+
+def test_names_of_upstreams_may_hold_slashes() -> None:
+    async def handler(call: Call) -> None:
+        await call.reply({"object": "list", "data": [{"id": "qwen"}]} if call.method == "GET" else chat_reply("fine"))
+
+    with standing(handler) as one, standing(handler) as two, standing(handler) as three:
+        addresses = (f"org/small={one.upstream_url}/v1", f"org={two.upstream_url}/v1", f"{three.upstream_url}/v1")
+        with standing(unused, upstream=addresses) as stand:
+            listed = [m["id"] for m in httpx2.get(stand.url + "/v1/models", timeout=10).json()["data"]]
+            assert listed == ["org/small/qwen", "org/qwen", "qwen"]
+            for model in (*listed, "org/small", "organ/qwen", "org/small/"):
+                httpx2.post(stand.url + "/v1/chat/completions", json={**ASK, "model": model}, timeout=10)
+        asked = [[c.body["model"] for c in s.upstream.calls if c.method == "POST"] for s in (one, two, three)]
+    assert asked == [["qwen", "org/small"], ["qwen", "small/"], ["qwen", "organ/qwen"]]
 
 
 SECRETS = {"authorization": "Bearer mine", "cookie": "session=mine", "x-api-key": "mine", "api-key": "mine"}

@@ -354,6 +354,33 @@ def test_an_item_that_is_none_moves_no_other(tmp_path) -> None:
     assert [row["correction"] for row in rows] == ["a omega"]
 
 
+@pytest.mark.parametrize("sentences", [False, True])
+def test_events_without_indices_are_told_apart_by_their_items(sentences: bool) -> None:
+    """As llama.cpp sends them: events that name their item and no place, with reasoning before the answer."""
+    made, thought = response_events("One. Two be", "ta."), {"id": "t", "type": "reasoning", "content": []}
+    made[1:1] = [{"type": "response.output_item.added", "item": thought},
+                 {"type": "response.reasoning_text.delta", "item_id": "t", "delta": "hm"}]  # fmt: skip
+    made[-4:-4] = [{"type": "response.output_item.done", "item": thought}]
+    made[-1]["response"]["output"] = [thought, made[-2]["item"]]
+    gone = ("output_index", "content_index", "sequence_number")
+    made = [{k: v for k, v in event.items() if k not in gone} for event in made]
+    with sentence_aligner() as aligner:
+        corrected = aligner.correct("q", "One. Two beta.")
+        text = (corrected.completion.text or corrected.text) if sentences else "One. Two omega."
+        corrector = aligner if sentences else RuleCorrector()
+        with standing(streaming(*map(raw_event, made)), corrector, sentences=sentences) as stand:
+            found = response(stand.url)[:-1]
+    deltas = [e for e in found if e["type"] == "response.output_text.delta"]
+    assert "".join(e["delta"] for e in deltas) == text
+    assert of_type(found, "response.output_text.done")["text"] == text
+    assert of_type(found, "response.content_part.done")["part"]["text"] == text
+    items = [e["item"] for e in found if e["type"] == "response.output_item.done"]
+    assert (items[0], items[1]["content"][0]["text"]) == (thought, text)
+    assert found[-1]["response"]["output"] == items
+    assert {e["item_id"] for e in [*deltas, *(e for e in found if e["type"].endswith("t.done"))]} == {"i"}
+    assert not [e for e in found if not set(e).isdisjoint(gone)], "nothing is made up"
+
+
 @pytest.mark.parametrize("text", ["fine", "a beta"])
 def test_a_streams_logprobs_stay_where_the_text_does(text: str) -> None:
     made = [chat_chunk({"content": t if i == 0 else f" {t}"}) for i, t in enumerate(text.split(" "))]

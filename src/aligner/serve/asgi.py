@@ -34,6 +34,8 @@ class Exchange:
         raw: bytes = scope.get("raw_path") or scope["path"].encode()
         self.path = raw.split(b"?")[0].decode("latin-1")
         self.target = self.path + (f"?{query.decode('latin-1')}" if query else "")
+        self.shared: h.Headers = []
+        """What every reply has that a page of another site may read; no other header speaks of that then."""
         self.status = 0
         self.finished = False
         self._left = False
@@ -74,6 +76,9 @@ class Exchange:
     async def start(self, status: int, headers: h.Headers) -> None:
         """Send the status and the headers."""
         self.status = status
+        if self.shared:
+            kept = [(name, value) for name, value in headers if not name.startswith(b"access-control-allow-")]
+            headers = [*kept, *self.shared]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def send(self, data: bytes) -> None:

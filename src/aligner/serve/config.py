@@ -52,8 +52,8 @@ class ServeConfig(Config):
     aligner_key_env: str | None = None
     """The environment variable with the key for the corrector's server."""
     allow_host: tuple[str, ...] = ()
-    """More names by which this gateway may be called, and hosts whose web pages may call it; with client keys anyone
-    may who has one."""
+    """More names by which this gateway may be called, and hosts whose web pages may call it; with client keys any
+    page may that sends one."""
     max_requests: int = Field(default=256, ge=1)
     """Requests under way at the same time; more are refused with 429."""
     max_waiting: int = Field(default=1024, ge=1)

@@ -65,7 +65,8 @@ class EventStream:
     def __init__(self, request: Json) -> None:
         self._request = request
         self._texts: dict[Place, _Text] = {}
-        self._items: list[Json] = []
+        self._items: list[tuple[int, Json]] = []
+        self._outputs: dict[str, int] = {}
         self._last: Json | None = None
         self._places: dict[int, Place] = {}
         self._called = False
@@ -105,7 +106,7 @@ class EventStream:
         if event.name and not value.get("type"):
             value["type"] = event.name
         kind = str(value.get("type"))
-        response, item = value.get("response"), value.get("item")
+        response, item, output = value.get("response"), value.get("item"), self._output(value)
         self._called = self._called or wire.is_call(item)
         if kind in _FAILS:
             step.failed = True
@@ -115,9 +116,9 @@ class EventStream:
                 self.held += len(event.data)
                 self._close(response, step)
         elif kind.startswith("response.output_text.") or (kind == _PART_DONE and _is_text(value.get("part"))):
-            self._keep(kind, value, len(event.data), step)
+            self._keep(kind, output, value, len(event.data), step)
         elif kind == _ITEM_DONE and isinstance(item, dict) and item.get("type") == "message":
-            self._items.append(value)
+            self._items.append((output, value))
             self.held += len(event.data)
         else:
             step.now.append(self._encoded(value))
@@ -134,9 +135,9 @@ class EventStream:
     def text(self, place: Place, piece: str) -> bytes:
         """An event with the next piece of a corrected text."""
         output, content = place
-        own = {"type": _DELTA, "output_index": output, "content_index": content, "delta": piece}
         first = self._texts[place].first if place in self._texts else {}
-        value = {**first, **own}
+        first = first or {"output_index": output, "content_index": content}
+        value = {**first, "type": _DELTA, "delta": piece}
         wire.drop_token_fields(value)
         return self._encoded(value)
 
@@ -176,7 +177,7 @@ class EventStream:
         last = self._last or {}
         if isinstance(response := last.get("response"), dict):
             wire.tell_usage(response, self._spent)
-        ends = [self._encoded({**event, "item": self._item(event)}) for event in self._items]
+        ends = [self._encoded({**event, "item": self._item(output, event["item"])}) for output, event in self._items]
         return b"".join([*ends, self._encoded(last), sse.DONE if self.done else b""])
 
     def error(self, error: RequestError) -> bytes:
@@ -206,12 +207,25 @@ class EventStream:
             elif len(answer.head) > len(shown) and answer.head.startswith(shown):
                 step.now.append(self.text(place, answer.head[len(shown) :]))
 
-    def _keep(self, kind: str, value: Json, size: int, step: Step) -> None:
+    def _output(self, event: Json) -> int:
+        """The number of the item that an event speaks of: the event's own, else that of the item's id, else the last
+        item's."""
+        item, number = event.get("item"), event.get("output_index")
+        # A call may have no id of its own.
+        name = (item.get("id") or item.get("call_id")) if isinstance(item, dict) else event.get("item_id")
+        if isinstance(name, str) and name not in self._outputs:
+            self._outputs[name] = number if isinstance(number, int) else len(self._outputs)
+            self.held += len(name)
+        if isinstance(number, int):
+            return number
+        return self._outputs[name] if isinstance(name, str) else max(len(self._outputs) - 1, 0)
+
+    def _keep(self, kind: str, output: int, value: Json, size: int, step: Step) -> None:
         """An event that carries the assistant's text, or ends something that does."""
-        output, content = value.get("output_index"), value.get("content_index")
-        if not isinstance(output, int) or not isinstance(content, int) or self._last is not None:
+        if self._last is not None:
             return
-        place = (output, content)
+        content = value.get("content_index")
+        place = (output, content if isinstance(content, int) else 0)
         if (held := self._texts.get(place)) is None:
             held = self._texts[place] = _Text()
             self.held += _TEXT
@@ -231,10 +245,9 @@ class EventStream:
             if heard:
                 step.heard.append((place, heard))
 
-    def _item(self, event: Json) -> Json:
-        """The item of an event that ends it, with what was shown in the place of its texts."""
-        item: Json = event["item"]
-        output, parts = event.get("output_index"), item.get("content")
+    def _item(self, output: int, item: Json) -> Json:
+        """An item that ended, with what was shown in the place of its texts."""
+        parts = item.get("content")
         shown = {c: text for (o, c), text in self._texts.items() if o == output and text.shown is not None}
         if isinstance(parts, str) and 0 in shown:
             return {**item, "content": shown[0].shown}

@@ -104,6 +104,7 @@ class Gateway:
         if exchange.path in _BARE:
             exchange.path, exchange.target = f"/v1{exchange.path}", f"/v1{exchange.target}"
         endpoint = exchange.path if exchange.path in KINDS or exchange.path in self._own else "other"
+        exchange.shared = self.door.shared(exchange.headers)
         try:
             await self._answer(exchange)
         except ClientLeft:
@@ -123,6 +124,10 @@ class Gateway:
         if not exchange.path.startswith("/"):
             raise RequestError("the request's target is no path; begin it with a slash", status=400,
                                code="invalid_path")  # fmt: skip
+        wanted = h.get(exchange.headers, b"access-control-request-method")
+        if exchange.method == "OPTIONS" and exchange.shared and wanted:
+            await _allow(exchange, wanted)
+            return
         own = self._own.get(exchange.path) if exchange.method in ("GET", "HEAD") else None
         if exchange.path not in self._open or own is None:
             self.door.check(exchange.headers)
@@ -194,6 +199,16 @@ def _where(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
     places = " < ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames))
     return f"{type(error).__name__} at {places}"
+
+
+async def _allow(exchange: Exchange, method: str) -> None:
+    """Tell a browser that a page may send what it asks for. It asks without a key, which comes with the request."""
+    names = h.get(exchange.headers, b"access-control-request-headers")
+    exchange.shared.append((b"access-control-allow-methods", method.encode("latin-1")))
+    if names:
+        exchange.shared.append((b"access-control-allow-headers", names.encode("latin-1")))
+    await exchange.start(204, [])
+    await exchange.end()
 
 
 async def _refuse(exchange: Exchange, error: RequestError) -> None:

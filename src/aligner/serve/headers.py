@@ -24,6 +24,14 @@ def get(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
     return next((value.decode("latin-1") for key, value in headers if key == name), None)
 
 
+def text(value: bytes) -> str:
+    """A header's value to be written as UTF-8: the same bytes, unless they are none."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
 def passing(headers: Sequence[tuple[bytes, bytes]], *without: bytes) -> Headers:
     """Headers without those of the connection, and without some more."""
     named = (value for key, value in headers if key.lower() == b"connection")
@@ -34,8 +42,9 @@ def passing(headers: Sequence[tuple[bytes, bytes]], *without: bytes) -> Headers:
 class Door:
     """Decides who may call.
 
-    With `keys`, a client must send one of them as its bearer key. Without, the door is for programs of this machine, so
-    web pages of other sites are kept out: they may reach loopback addresses through a browser, with no key to guess.
+    With `keys`, a client must send one of them as its bearer key, wherever the page that it is on comes from. Without,
+    the door is for programs of this machine, so web pages of other sites are kept out: they may reach loopback
+    addresses through a browser, with no key to guess.
 
     Args:
         keys: those that clients may send.
@@ -62,9 +71,24 @@ class Door:
             raise RequestError(f"this gateway is not called '{host[:200]}'; name the host with --allow-host",
                                status=403, code="unknown_host")  # fmt: skip
         origin = get(headers, b"origin")
-        if origin and (name := _name(origin)) not in self._hosts:
-            raise RequestError(f"pages of '{name[:200]}' may not call this gateway; name the host with --allow-host",
-                               status=403, code="unknown_origin")  # fmt: skip
+        if origin and not self._welcomes(origin):
+            raise RequestError(f"pages of '{_name(origin)[:200]}' may not call this gateway; name the host with "
+                               "--allow-host", status=403, code="unknown_origin")  # fmt: skip
+
+    def shared(self, headers: Sequence[tuple[bytes, bytes]]) -> Headers:
+        """Headers by which a browser lets the page that asks read the reply; none where no page does, or where it may
+        not call."""
+        origin = get(headers, b"origin")
+        if not origin or not self._welcomes(origin):
+            return []
+        return [
+            (b"access-control-allow-origin", origin.encode("latin-1")),
+            (b"access-control-expose-headers", b"*"),
+            (b"vary", b"Origin"),
+        ]
+
+    def _welcomes(self, origin: str) -> bool:
+        return bool(self.keys) or _name(origin) in self._hosts
 
     def _check_key(self, authorization: str) -> None:
         scheme, _, given = authorization.partition(" ")

@@ -119,13 +119,15 @@ class Upstreams:
         return [name for name in self._all if name]
 
     def route(self, model: Any) -> Route | None:
-        """By a model's name: NAME itself, NAME/model, or the upstream without a name; None where nobody has it."""
+        """By a model's name: NAME itself, NAME/model (of several the longest NAME), or the upstream without a name;
+        None where nobody has it."""
         if isinstance(model, str) and model:
             if model in self._all:
                 return Route(upstream=self._all[model])
-            name, separator, rest = model.partition("/")
-            if separator and rest and name and name in self._all:
-                return Route(upstream=self._all[name], model=rest)
+            fitting = [name for name in self.names if model.startswith(f"{name}/") and model != f"{name}/"]
+            if fitting:
+                name = max(fitting, key=len)
+                return Route(upstream=self._all[name], model=model.removeprefix(f"{name}/"))
         default = self._all.get("")
         return Route(upstream=default) if default is not None else None
 
@@ -168,13 +170,14 @@ class Upstreams:
             RequestError: 502 or 504, nothing answers there, or it broke off.
         """
         assert self._session is not None, "open() comes first"
-        # Our own server has told the client already to go on, where it expected that.
-        without = [b"host", b"content-length", b"expect", b"x-aligner"]
+        # Our own server has told the client already to go on, where it expected that. Which pages may call is decided
+        # at our own door: an upstream may know them by other rules.
+        without = [b"host", b"content-length", b"expect", b"x-aligner", b"origin"]
         if plain:
             without.append(b"accept-encoding")
         if own_key or upstream.key is not None:
             without.append(b"authorization")
-        sent = CIMultiDict((k.decode("latin-1"), v.decode("latin-1")) for k, v in h.passing(headers, *without))
+        sent = CIMultiDict((k.decode("latin-1"), h.text(v)) for k, v in h.passing(headers, *without))
         if plain:
             sent["accept-encoding"] = "identity"
         if upstream.key is not None:
