@@ -121,6 +121,29 @@ def test_honest_edits_fire_nothing(correction: str) -> None:
     assert fired(replace(BASE, correction=correction)) == set()
 
 
+@pytest.mark.parametrize(
+    ("answer", "correction"),
+    [
+        ("The Eiffel Tower in Paris (completed in 1887) is.", "The Eiffel Tower in Paris (completed in 1889) is."),
+        ("The physicist Albert Einstein (born in 1878) knew.", "The physicist Albert Einstein (born in 1879) knew."),
+        ("All of it is attention (Vaswani et al., 2018).", "All of it is attention (Vaswani et al., 2017)."),
+        ("The dose is safe in adults [3].", "The dose is safe in adults [3, 4]."),
+        ("It is bad for you [1]. It is safe in most adults [2].", "It is safe in most adults [1]."),
+        ("It is safe in adults [1]. Nobody knows it yet [2].\n\n[1] A. Book of all adults.\n[2] B. Paper.",
+         "It is safe in adults [1].\n\n[1] A. Book of all adults."),
+        ("It is safe in adults [1]. Is it safe in adults?", "It is safe in adults [2]. Is it safe in adults?"),
+    ],
+)  # fmt: skip
+def test_a_citation_that_became_another_is_not_lost(answer: str, correction: str) -> None:
+    assert not guards.loses_citation(answer, correction)
+
+
+@pytest.mark.parametrize("citation", ["(van der Berg, 2019)", "(see Heath, 1921, p. 5)", "(Heath 1921)", "[1, 2]"])
+def test_a_citation_that_is_gone_is_lost_though_the_list_of_them_stands(citation: str) -> None:
+    answer = f"It is safe in adults {citation}. Is it not?\n\n{citation} A book."
+    assert guards.loses_citation(answer, answer.replace(f" {citation}.", "."))
+
+
 def test_money_is_no_mathematics() -> None:
     it = replace(BASE, answer="It costs $5 and then $10.", correction="It costs $5, and a^b or x_{i} is \\frac.")
     assert fired(it) == set()
