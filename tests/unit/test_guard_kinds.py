@@ -163,6 +163,24 @@ def test_a_language_that_was_asked_for_may_come(question: str, fires: bool) -> N
     assert guards.changes_language(question, ENGLISH, GERMAN) == fires
 
 
+SPANISH = "La capital de Francia es París, y es también la ciudad más grande que hay en todo el país."
+JAPANESE = "フランスの首都はパリです。あまり遠くありません。"
+
+
+@pytest.mark.parametrize(
+    ("question", "correction"),
+    [
+        ("¿Cuál es la capital de Francia?", SPANISH),
+        ("Was ist die Hauptstadt von Frankreich?", GERMAN),
+        ("首都はどこ?", JAPANESE),
+    ],
+)
+def test_the_language_of_a_short_question_may_come(question: str, correction: str) -> None:
+    assert not guards.changes_language(question, ENGLISH, correction)
+    assert guards.changes_language("What is the capital of France?", ENGLISH, correction)
+    assert guards.changes_language(question, correction, ENGLISH), "the other way round it is damage"
+
+
 @pytest.mark.parametrize(
     ("text", "language"),
     [
