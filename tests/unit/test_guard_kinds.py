@@ -149,6 +149,12 @@ def test_money_is_no_mathematics() -> None:
     assert fired(it) == set()
 
 
+def test_powers_that_came_new_are_no_lost_mathematics() -> None:
+    answer = "The area is $\\pi r^2$."
+    assert not guards.loses_latex(answer, f"{answer} A byte has 2^8 values.")
+    assert guards.loses_latex(answer, "The area is \\pi r^2. A byte has 2^8 values.")
+
+
 @pytest.mark.parametrize(
     ("question", "fires"),
     [
