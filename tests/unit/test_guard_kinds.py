@@ -149,6 +149,40 @@ def test_money_is_no_mathematics() -> None:
     assert fired(it) == set()
 
 
+@pytest.mark.parametrize(
+    ("answer", "correction", "changed"),
+    [
+        ("It is -5 degrees.", "It is 5 degrees.", True),
+        ("It is (−5) now.", "It is (5) now.", True),
+        ("It is −5.0 now.", "It is -5 now.", False),
+        ("It takes 5% of it.", "It takes 5 of it.", True),
+        ("It takes 5% of it.", "It takes 5 percent of it.", False),
+        ("It takes 5-10 days.", "It takes 5 to 10 days.", False),
+        ("It takes 5–10% of it.", "It takes 5% to 10% of it.", False),
+        ("It was on 2020-01-05.", "It was on 2020/01/05.", False),
+        ("Take a GPT-4 or so.", "Take a GPT 4 or so.", False),
+    ],
+)
+def test_signs_and_per_cent_are_of_the_number(answer: str, correction: str, changed: bool) -> None:
+    assert guards.changes_numbers("", answer, correction) == changed
+
+
+@pytest.mark.parametrize(
+    ("answer", "correction", "changed"),
+    [
+        ("See github.com/foo/bar for it.", "See github.com/foo/baz for it.", True),
+        ("See github.com/foo/bar for it.", "See https://github.com/foo/bar.", False),
+        ("请访问https://example.com/abc获取更多信息", "请访问https://example.com/abc了解详情", False),
+        ("请访问https://example.com/abc获取更多信息", "请访问https://example.com/abd获取更多信息", True),
+        ("请看（www.example.com/a）。", "请看（www.example.com/a），谢谢。", False),
+        ("请看example.com/a。", "请看example.com/b。", True),
+        ("Take this and/or that, e.g. one.", "Take this or that, i.e. one.", False),
+    ],
+)
+def test_addresses_end_where_the_words_go_on(answer: str, correction: str, changed: bool) -> None:
+    assert guards.changes_urls("", answer, correction) == changed
+
+
 def test_powers_that_came_new_are_no_lost_mathematics() -> None:
     answer = "The area is $\\pi r^2$."
     assert not guards.loses_latex(answer, f"{answer} A byte has 2^8 values.")
