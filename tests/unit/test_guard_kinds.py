@@ -121,9 +121,72 @@ def test_honest_edits_fire_nothing(correction: str) -> None:
     assert fired(replace(BASE, correction=correction)) == set()
 
 
+@pytest.mark.parametrize(
+    ("answer", "correction"),
+    [
+        ("The Eiffel Tower in Paris (completed in 1887) is.", "The Eiffel Tower in Paris (completed in 1889) is."),
+        ("The physicist Albert Einstein (born in 1878) knew.", "The physicist Albert Einstein (born in 1879) knew."),
+        ("All of it is attention (Vaswani et al., 2018).", "All of it is attention (Vaswani et al., 2017)."),
+        ("The dose is safe in adults [3].", "The dose is safe in adults [3, 4]."),
+        ("It is bad for you [1]. It is safe in most adults [2].", "It is safe in most adults [1]."),
+        ("It is safe in adults [1]. Nobody knows it yet [2].\n\n[1] A. Book of all adults.\n[2] B. Paper.",
+         "It is safe in adults [1].\n\n[1] A. Book of all adults."),
+        ("It is safe in adults [1]. Is it safe in adults?", "It is safe in adults [2]. Is it safe in adults?"),
+    ],
+)  # fmt: skip
+def test_a_citation_that_became_another_is_not_lost(answer: str, correction: str) -> None:
+    assert not guards.loses_citation(answer, correction)
+
+
+@pytest.mark.parametrize("citation", ["(van der Berg, 2019)", "(see Heath, 1921, p. 5)", "(Heath 1921)", "[1, 2]"])
+def test_a_citation_that_is_gone_is_lost_though_the_list_of_them_stands(citation: str) -> None:
+    answer = f"It is safe in adults {citation}. Is it not?\n\n{citation} A book."
+    assert guards.loses_citation(answer, answer.replace(f" {citation}.", "."))
+
+
 def test_money_is_no_mathematics() -> None:
     it = replace(BASE, answer="It costs $5 and then $10.", correction="It costs $5, and a^b or x_{i} is \\frac.")
     assert fired(it) == set()
+
+
+@pytest.mark.parametrize(
+    ("answer", "correction", "changed"),
+    [
+        ("It is -5 degrees.", "It is 5 degrees.", True),
+        ("It is (−5) now.", "It is (5) now.", True),
+        ("It is −5.0 now.", "It is -5 now.", False),
+        ("It takes 5% of it.", "It takes 5 of it.", True),
+        ("It takes 5% of it.", "It takes 5 percent of it.", False),
+        ("It takes 5-10 days.", "It takes 5 to 10 days.", False),
+        ("It takes 5–10% of it.", "It takes 5% to 10% of it.", False),
+        ("It was on 2020-01-05.", "It was on 2020/01/05.", False),
+        ("Take a GPT-4 or so.", "Take a GPT 4 or so.", False),
+    ],
+)
+def test_signs_and_per_cent_are_of_the_number(answer: str, correction: str, changed: bool) -> None:
+    assert guards.changes_numbers("", answer, correction) == changed
+
+
+@pytest.mark.parametrize(
+    ("answer", "correction", "changed"),
+    [
+        ("See github.com/foo/bar for it.", "See github.com/foo/baz for it.", True),
+        ("See github.com/foo/bar for it.", "See https://github.com/foo/bar.", False),
+        ("请访问https://example.com/abc获取更多信息", "请访问https://example.com/abc了解详情", False),
+        ("请访问https://example.com/abc获取更多信息", "请访问https://example.com/abd获取更多信息", True),
+        ("请看（www.example.com/a）。", "请看（www.example.com/a），谢谢。", False),
+        ("请看example.com/a。", "请看example.com/b。", True),
+        ("Take this and/or that, e.g. one.", "Take this or that, i.e. one.", False),
+    ],
+)
+def test_addresses_end_where_the_words_go_on(answer: str, correction: str, changed: bool) -> None:
+    assert guards.changes_urls("", answer, correction) == changed
+
+
+def test_powers_that_came_new_are_no_lost_mathematics() -> None:
+    answer = "The area is $\\pi r^2$."
+    assert not guards.loses_latex(answer, f"{answer} A byte has 2^8 values.")
+    assert guards.loses_latex(answer, "The area is \\pi r^2. A byte has 2^8 values.")
 
 
 @pytest.mark.parametrize(
@@ -138,6 +201,24 @@ def test_money_is_no_mathematics() -> None:
 )
 def test_a_language_that_was_asked_for_may_come(question: str, fires: bool) -> None:
     assert guards.changes_language(question, ENGLISH, GERMAN) == fires
+
+
+SPANISH = "La capital de Francia es París, y es también la ciudad más grande que hay en todo el país."
+JAPANESE = "フランスの首都はパリです。あまり遠くありません。"
+
+
+@pytest.mark.parametrize(
+    ("question", "correction"),
+    [
+        ("¿Cuál es la capital de Francia?", SPANISH),
+        ("Was ist die Hauptstadt von Frankreich?", GERMAN),
+        ("首都はどこ?", JAPANESE),
+    ],
+)
+def test_the_language_of_a_short_question_may_come(question: str, correction: str) -> None:
+    assert not guards.changes_language(question, ENGLISH, correction)
+    assert guards.changes_language("What is the capital of France?", ENGLISH, correction)
+    assert guards.changes_language(question, correction, ENGLISH), "the other way round it is damage"
 
 
 @pytest.mark.parametrize(

@@ -423,6 +423,41 @@ def test_an_answer_whose_fence_was_open_already_asks_no_more_of_the_correction()
     assert not guards.loses_code_fence(answer, answer.replace("Use", "Take"))
 
 
+TWO = f"Use this:\n```python\n{CODE}\n```\nOr that one.\n```python\n{CODE}\n```\nThat is all."
+
+
+@pytest.mark.parametrize(
+    "correction",
+    [
+        TWO.replace("```\nOr", "Or"),
+        TWO.replace("```\nOr that one.\n```python\n", "Or that one.\n"),
+        TWO.replace("```\nThat", "That"),
+        TWO.replace("```\nOr", "```python\nOr").replace("one.\n```python", "one.\n```"),
+    ],
+)
+def test_a_fence_that_only_a_later_one_closes_is_open(correction: str) -> None:
+    assert guards.leaves_fence_open(TWO, correction)
+    assert not guards.leaves_fence_open(correction, correction)
+
+
+@pytest.mark.parametrize(
+    "correction",
+    [
+        TWO.replace("Or that one.\n", "Or:\n"),
+        TWO.replace("```\nOr that one.\n```python\n", ""),
+        TWO.replace("```\nOr that one.\n```python\n", "# Or that one.\n"),
+        "Send this:\n```\nOr that one.\n```",
+    ],
+)
+def test_fences_that_are_all_closed_are_not_open(correction: str) -> None:
+    assert not guards.leaves_fence_open(TWO, correction)
+
+
+def test_code_may_be_moved_into_a_fence() -> None:
+    answer = f"Use this:\n```python\n{CODE}\n```\nwait()\n"
+    assert not guards.leaves_fence_open(answer, answer.replace("```\nwait()", "wait()\n```"))
+
+
 def test_the_first_guard_in_order_gives_the_reason() -> None:
     leaking_cut = "Boil the water，first. Then add the"
     assert guards.check(question="", answer=SENTENCE, correction=leaking_cut, finish_reason="stop") == "cut"

@@ -210,6 +210,66 @@ def test_the_policy_holds_for_each_sentence_and_the_format_for_the_whole(aligner
     assert (kept.text, kept.kept_because) == ('{"Two": 2, "x": "a. Six. b"}', "broken_format")
 
 
+JSON = '{"text": "One thing. Four."}'
+
+
+@pytest.mark.parametrize("form", [None, {"type": "json_object"}])
+@pytest.mark.parametrize(
+    ("new", "shown", "kept"), [("Five", JSON, "broken_format"), ('Five."}', JSON.replace("Four", "Five"), None)]
+)
+def test_json_is_streamed_in_one_piece(aligner, monkeypatch, form, new, shown, kept) -> None:
+    rules(aligner, monkeypatch, Four=new)
+
+    async def pieces(deltas):
+        found = [delta async for delta in deltas]
+        return [d.text for d in found if d.text], found[-1].kept_because
+
+    async def main():
+        assert await pieces(aligner.stream("q", JSON, response_format=form)) == ([shown], kept)
+        session = aligner.open("q", response_format=form)
+        deltas = session.live()
+        session.push(JSON[:22])
+        assert (await anext(deltas)).text == ""
+        assert session.unshown == JSON[:22]
+        session.push(JSON[22:])
+        session.end()
+        assert await pieces(deltas) == ([shown], kept)
+
+    asyncio.run(main())
+
+
+def test_json_of_which_a_sentence_fails_is_shown_as_it_was(aligner, monkeypatch) -> None:
+    jobs = aligner._jobs()
+
+    def failing(made, ticket):
+        correction = jobs.settle(made, ticket)
+        reason, text = ("error", "") if "Four" in made.answer else ("stop", made.answer)
+        return replace(correction, completion=Completion(text=text, finish_reason=reason, error="no"))
+
+    monkeypatch.setattr(aligner, "_jobs", lambda: SimpleNamespace(job=jobs.job, settle=failing))
+
+    async def main():
+        deltas = [delta async for delta in aligner.stream("q", JSON)]
+        assert [d.text for d in deltas if d.text] == [JSON]
+        assert deltas[-1].kept_because == "error"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("answer", ["[Note] One. Two.", "```python\nOne\n```\nTwo.", "{One. Two.", "One. [1] Two."])
+def test_what_is_no_json_is_shown_at_once(aligner, monkeypatch, answer: str) -> None:
+    rules(aligner, monkeypatch, Two="Deux.")
+
+    async def main():
+        session = aligner.open("q")
+        session.push(answer)
+        deltas = session.live()
+        assert (await anext(deltas)).text
+        await deltas.aclose()
+
+    asyncio.run(main())
+
+
 def test_an_answer_of_which_nothing_is_left_is_kept(aligner, monkeypatch) -> None:
     rules(aligner, monkeypatch, e="")
     done = aligner.correct("q", "One. Three.")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 from aligner.correct import outcome
 from aligner.correct.decoding import StepLoop
-from aligner.correct.guards import GuardPolicy, ResponseFormat, check
+from aligner.correct.guards import GuardPolicy, ResponseFormat, check, is_json, may_become_json
 from aligner.correct.job import Job
 from aligner.correct.open_row import OpenRow
 from aligner.correct.sentences import Splitter, parts
@@ -24,8 +25,9 @@ class SentenceSession:
 
     A sentence stays as it is where its correction would be thrown away by a guard, and where it does not fit. One that
     the corrector fails on ends it all: the last delta says "error", and `unshown` is what was not corrected. What is
-    shown cannot be taken back: a guard of the whole text that fires at the end is named in the last delta. A session
-    that is not finished must be closed.
+    shown cannot be taken back: a guard of the whole text that fires at the end is named in the last delta. So an answer
+    for which a format is wanted, or that is JSON, as far as can be told when its first sentence is done, comes in one
+    piece, before which the deltas of its sentences are blank. A session that is not finished must be closed.
 
     Args:
         chat: the question.
@@ -56,6 +58,7 @@ class SentenceSession:
         self._ended = False
         self._row = OpenRow(loop)
         self._shown = self._behind = ""  # what was shown, and the white space behind it that was not yet
+        self._held = False  # what counts as shown is held back until the end
         self._kept: Counter[KeptBecause] = Counter()
         self._done = 0  # characters of the answer in whose place the shown text stands
         self._count = 0
@@ -70,6 +73,8 @@ class SentenceSession:
     @property
     def unshown(self) -> str:
         """What follows the shown text where nothing more is corrected: the rest of the answer so far."""
+        if self._held:
+            return self.text
         return self._behind * bool(self._shown) + self.text[self._done :]
 
     def push(self, text: str) -> None:
@@ -105,7 +110,7 @@ class SentenceSession:
         self.end(answer)
         async with closing(self.live()) as deltas:
             async for delta in deltas:
-                if self._failed and not self._shown:  # the original still can be shown
+                if self._failed and (self._held or not self._shown):  # the original still can be shown
                     yield Delta(text=self.text)
                 yield delta
 
@@ -114,16 +119,19 @@ class SentenceSession:
         try:
             self._read_ahead()
             while (coming := await self._coming.get()) is not None:
+                if not self._shown:
+                    self._held = self._wanted is not None or self._is_json()
                 delta = await self._corrected(*coming)
                 if self._failed:
                     yield Delta(text="", finish_reason="error", usage=self._usage, kept_because="error",
                                 error=self._error)  # fmt: skip
                     return
                 if delta.text:
-                    yield delta
+                    yield replace(delta, text="") if self._held else delta
             done = self._whole()
             # Where nothing was shown yet, the original still can be.
-            if rest := parts(self.text)[1] if self._shown else done.text:
+            shown, self._held = self._shown and not self._held, False
+            if rest := parts(self.text)[1] if shown else done.text:
                 yield Delta(text=rest)
             yield Delta(text="", finish_reason=done.completion.finish_reason, usage=self._usage,
                         kept_because=done.kept_because, error=done.completion.error)  # fmt: skip
@@ -137,6 +145,10 @@ class SentenceSession:
     @property
     def _failed(self) -> bool:
         return "error" in self._kept
+
+    def _is_json(self) -> bool:
+        """Whether the answer is JSON; whether it may become it, where it is not whole."""
+        return is_json(self.text) if self._ended else may_become_json(self.text)
 
     async def _corrected(self, sentence: str, more: bool) -> Delta:
         """What is shown for a sentence: the white space before it, and its correction, or itself and why."""

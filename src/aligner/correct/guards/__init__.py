@@ -10,7 +10,7 @@ from aligner.correct.guards.collapse import collapses
 from aligner.correct.guards.endings import is_cut, is_emptied
 from aligner.correct.guards.facts import changes_numbers, changes_urls
 from aligner.correct.guards.fences import leaves_fence_open, loses_code_fence
-from aligner.correct.guards.formats import ResponseFormat, breaks_format, is_json
+from aligner.correct.guards.formats import ResponseFormat, breaks_format, is_json, may_become_json
 from aligner.correct.guards.language import changes_language, language_of
 from aligner.correct.guards.latex import loses_latex
 from aligner.correct.guards.policy import GuardPolicy
@@ -38,6 +38,7 @@ __all__ = [
     "loses_code_fence",
     "loses_latex",
     "loses_table",
+    "may_become_json",
     "named_scripts",
     "repeats",
     "reported",

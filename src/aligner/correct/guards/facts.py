@@ -6,10 +6,21 @@ import re
 import unicodedata
 from collections import Counter
 
-_URL = re.compile(r"(?:https?|ftp)://[^\s<>\"'`|\\]++|\bwww\.[^\s<>\"'`|\\]++", re.IGNORECASE)
+# Scripts that put no blanks go on right behind an address, and their punctuation closes it.
+_UNSPACED = r"\u3000-\u30ff\u3400-\u9fff\uac00-\ud7af\uff00-\uffef\U00020000-\U0003ffff"
+_REST = rf"[^\s<>\"'`|\\“”‘’{_UNSPACED}]++"
+# With its scheme, as www.name, or as name.tld/path.
+_URL = re.compile(
+    rf"(?:https?|ftp)://{_REST}|(?<![a-z\d._@/-])(?:www\.|(?:[a-z\d-]++\.)++[a-z]{{2,24}}/){_REST}", re.IGNORECASE
+)
+_SCHEME = re.compile(r"\Ahttps?://", re.IGNORECASE)
 # What ends a sentence, or closes a bracket that Markdown opened, is no part of an address.
-_AFTER_URL = ".,;:!?*_~…。，、"
-_NUMBER = re.compile(r"\d++(?:[.,]\d++)*+")
+_AFTER_URL = ".,;:!?*_~…"
+_DIGITS = r"\d++(?:[.,]\d++)*+"
+_PERCENT = r"[ \u00a0\u202f]?(?:[%％]|per\s?cent\b)"
+# A sign stands behind nothing that it could join to the number, as in ranges and dates; of a range, both ends are per
+# cent.
+_NUMBER = re.compile(rf"((?<![\w.)\]}}%°-])[-−])?({_DIGITS})({_PERCENT}|(?=[ ]?[-–—][ ]?{_DIGITS}{_PERCENT}))?")
 # The number of a list item changes with the items before it.
 _ITEM = re.compile(r"^[\s>*#_]*+\(?\d{1,3}[.):](?=\s|\*|_|\Z)", re.MULTILINE)
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})++(?:\.\d++)?+")
@@ -18,8 +29,8 @@ _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})++(?:\.\d++)?+")
 def changes_numbers(question: str, answer: str, correction: str) -> bool:
     """Whether a number of the answer is gone and another has come that the question does not have.
 
-    Numbers in digits count, each as often as it stands there; those in addresses and of list items do not. A number
-    that was only left out, with its sentence, or only added is no change.
+    Numbers in digits count, with their sign and "%", each as often as it stands there; those in addresses and of list
+    items do not. A number that was only left out, with its sentence, or only added is no change.
     """
     return _changes(_numbers(answer), _numbers(correction), _numbers(question))
 
@@ -46,7 +57,7 @@ def _urls(text: str) -> Counter[str]:
 
 
 def _trimmed(url: str) -> str:
-    url = url.rstrip(_AFTER_URL)
+    url = _SCHEME.sub("", url).rstrip(_AFTER_URL)
     for opening, closing in ("()", "[]", "{}"):
         if url.count(closing) > url.count(opening):
             url = url[: _surplus(url, opening, closing)].rstrip(_AFTER_URL)
@@ -64,7 +75,8 @@ def _surplus(url: str, opening: str, closing: str) -> int:
 
 
 def _numbers(text: str) -> Counter[str]:
-    return Counter(map(_plain, _NUMBER.findall(_ITEM.sub(" ", without_urls(text)))))
+    found = _NUMBER.finditer(_ITEM.sub(" ", without_urls(text)))
+    return Counter("-" * bool(n[1]) + _plain(n[2]) + "%" * (n[3] is not None) for n in found)
 
 
 def _plain(number: str) -> str:

@@ -7,6 +7,8 @@ import regex
 from aligner.correct.guards.markdown import read, squeezed
 
 _LETTER = regex.compile(r"\p{L}")
+# Code that stood outside by mistake may well be moved in, and ends otherwise.
+_SENTENCE = regex.compile(r"[\p{Sentence_Terminal}:：][\s\p{Pe}\p{Pf}\"'*_]*+\Z")
 
 
 def loses_code_fence(answer: str, correction: str) -> bool:
@@ -27,5 +29,20 @@ def loses_code_fence(answer: str, correction: str) -> bool:
 
 
 def leaves_fence_open(answer: str, correction: str) -> bool:
-    """Whether the correction ends inside a fence that is never closed, and the answer does not."""
-    return ("```" in correction or "~~~" in correction) and read(correction).open and not read(answer).open
+    """Whether a fence of the correction lost its end, and none of the answer did.
+
+    It is never closed, or only by a later one's end: then its block holds the line that opens that one, or stands
+    around sentences of the answer besides code of it.
+    """
+    if "```" not in correction and "~~~" not in correction:
+        return False
+    old, new = read(answer), read(correction)
+    if new.open and not old.open:
+        return True
+    held = {squeezed(line) for block in old.blocks for line in block}
+    if any(squeezed(line) not in held for line in new.openers):
+        return True
+    prose = {squeezed(line) for line in old.prose if _LETTER.search(line) and _SENTENCE.search(line)} - held
+    code = {line for line in held if _LETTER.search(line)}
+    blocks = ({squeezed(line) for line in block} for block in new.blocks)
+    return any(block & prose and block & code for block in blocks)

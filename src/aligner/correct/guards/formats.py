@@ -11,6 +11,10 @@ from typing import Any, Literal, Self
 from aligner.errors import ConfigError
 
 _FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n[ \t]*```\s*\Z", re.DOTALL | re.IGNORECASE)
+# How such a text begins; the block's first line may be unfinished.
+_BEGINS = re.compile(
+    r"\s*(?:\{\s*(?:[\"}]|\Z)|\[\s*(?:[\[{\]\"\d\-tfn]|\Z)|`{1,3}\Z|```(?i:j|js|jso|json)?[ \t]*(?:\n|\Z))"
+)
 _NOTHING = object()
 
 
@@ -73,6 +77,11 @@ def is_json(text: str) -> bool:
     """Whether a text is an object or a list in JSON, bare or as one fenced block, and nothing else."""
     block = _FENCED.match(text)
     return isinstance(_json(text if block is None else block[1]), dict | list)
+
+
+def may_become_json(text: str) -> bool:
+    """Whether a text that is still being written begins as one that `is_json` does."""
+    return _BEGINS.match(text) is not None
 
 
 def _json(text: str) -> Any:

@@ -57,6 +57,7 @@ _FEWEST = 8  # common words of a language that a text has before it is said to b
 _SHORTEST = 10  # letters
 _SHARE = 0.2  # of all its words
 _LEAD = 2.0  # times as many as the next language's
+_ASKED = 2  # common words that are enough in a question, which is short
 _MAIN = 0.6  # of the letters are of its main script
 # How each language is named, where that is not its English name.
 _NAMED = {
@@ -89,7 +90,7 @@ def changes_language(question: str, answer: str, correction: str) -> bool:
     if after is None:
         return False
     before = language_of(answer)
-    if before is None or before == after or language_of(question) == after:
+    if before is None or before == after or _is_asked_in(question, after, before):
         return False
     words = {word.lower() for word in _WORD.findall(question)}
     named = {after, *_NAMED.get(after, "").split()}
@@ -102,21 +103,45 @@ def language_of(text: str) -> str | None:
 
     A rule of thumb on its commonest words; code, and what stands in it, does not count.
     """
-    prose = _CODE.sub(" ", "\n".join(read(text).prose))
+    prose = _prose(text)
     counts = script_counts(prose)
-    total = sum(counts.values())
-    if total < _SHORTEST:
+    if sum(counts.values()) < _SHORTEST:
         return None
+    by_script = _of_script(counts)
+    if by_script != "latin":
+        return by_script
+    words, hits = _hits(prose)
+    (first, found), (_, other) = [*hits.most_common(2), ("", 0), ("", 0)][:2]
+    clear = found >= _FEWEST and found >= _SHARE * words and found >= _LEAD * other
+    return first if clear else None
+
+
+def _is_asked_in(question: str, language: str, other: str) -> bool:
+    """Whether a question is in the first language rather than in the other."""
+    prose = _prose(question)
+    _, hits = _hits(prose)
+    return _of_script(script_counts(prose)) == language or hits[language] >= max(_ASKED, hits[other] + 1)
+
+
+def _prose(text: str) -> str:
+    return _CODE.sub(" ", "\n".join(read(text).prose))
+
+
+def _of_script(counts: Counter[str]) -> str | None:
+    """The language that the scripts of letters tell, "latin" where many share theirs, None where they are mixed."""
+    total = sum(counts.values())
     kana = counts["Hiragana"] + counts["Katakana"]
+    if not total:
+        return None
     if kana + counts["Han"] >= _MAIN * total:
         return "japanese" if 5 * kana >= counts["Han"] else "chinese"
     script, most = counts.most_common(1)[0]
     if most < _MAIN * total:
         return None
-    if script != "Latin":
-        return {"Hangul": "korean"}.get(script, script.lower())
+    return {"Hangul": "korean"}.get(script, script.lower())
+
+
+def _hits(prose: str) -> tuple[int, Counter[str]]:
+    """How many words there are, and how many of them are common in each language."""
     words = _WORD.findall(prose.lower().replace("’", "'"))
-    hits = Counter(language for word in words for language in _LANGUAGES_OF.get(word, ()))
-    (first, found), (_, other) = [*hits.most_common(2), ("", 0), ("", 0)][:2]
-    clear = found >= _FEWEST and found >= _SHARE * len(words) and found >= _LEAD * other
-    return first if clear else None
+    return len(words), Counter(language for word in words for language in _LANGUAGES_OF.get(word, ()))

@@ -28,7 +28,8 @@ class _Set:
 
 
 def loses_latex(answer: str, correction: str) -> bool:
-    """Whether mathematics lost its borders: one is left without its other side, or marks of TeX stand outside any.
+    """Whether mathematics lost its borders: one is left without its other side, or there is less of it and marks of TeX
+    stand outside.
 
     Only what the answer had in order can be lost. Formulas that were taken out altogether are not lost.
     """
@@ -38,7 +39,7 @@ def loses_latex(answer: str, correction: str) -> bool:
     if not old.pieces:
         return False
     new = _read(correction)
-    return new.torn > old.torn or (new.raw > 0 and old.raw == 0)
+    return new.torn > old.torn or (new.pieces < old.pieces and new.raw > 0 and old.raw == 0)
 
 
 def _read(text: str) -> _Set:
