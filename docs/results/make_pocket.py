@@ -158,6 +158,20 @@ def splits_table(runs: list[tuple[Path, str]]) -> list[str]:
     return lines
 
 
+def contract(table1: Path, names: list[str]) -> list[str]:
+    """What the suite promises of correctors S, M and L, beside what was measured on the held-out splits."""
+    found = {name: repaired(table1, name)["held out"] for name in names}
+    if not {"S", "M", "L"} <= found.keys():
+        return []
+    (s, s_half, _), (m, m_half, _), (large, _, _) = (found[size] for size in "SML")
+    apart = "disjoint" if s + s_half < m - m_half else "overlapping"
+    return [
+        "",
+        f"The contract: S 40 to 75 % ({share(s)}); M at least 10 points above S, intervals disjoint "
+        f"({100 * (m - s):.1f}, {apart}); L 85 % at least ({share(large)}).",
+    ]
+
+
 def main(demo: Path, table1: Path | None, note: str) -> None:
     run = RunDir.open(demo)
     result, environment = run.result(), run.environment()
@@ -199,6 +213,8 @@ def main(demo: Path, table1: Path | None, note: str) -> None:
     for run, name in runs:
         gone, new = faults_repaired(run, name)
         lines.append(f"- {name}: {share(gone)} gone; {share(new)} as many came.")
+    if table1 is not None:
+        lines += contract(table1, [name for _, name in runs])
     (HERE / "pocket.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 
