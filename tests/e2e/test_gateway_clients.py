@@ -158,6 +158,21 @@ def test_a_real_upstream(corrector: Path, tmp_path: Path) -> None:
             process.kill()
 
 
+def _shown(streamed: list[Any]) -> tuple[str, bool]:
+    """A stream's text, and whether a guard fired too late to take it back."""
+    choices = [chunk.choices[0] for chunk in streamed if chunk.choices]
+    told = (choices[-1].model_extra or {}).get("aligner") or {}
+    return "".join(choice.delta.content or "" for choice in choices), told.get("late", False)
+
+
+async def _asked_async(url: str, ask: dict[str, Any]) -> tuple[str, tuple[str, bool]]:
+    """What the client for asyncio is answered, whole and streamed."""
+    async with openai.AsyncOpenAI(base_url=url, api_key="k", timeout=120) as client:
+        whole = await client.chat.completions.create(**ask)
+        streamed = [chunk async for chunk in await client.chat.completions.create(**ask, stream=True)]
+    return whole.choices[0].message.content or "", _shown(streamed)
+
+
 def _ask_a_real_upstream(corrector: Path, upstream: str) -> None:
     async def unused(_: Call) -> None:
         raise AssertionError
@@ -172,10 +187,15 @@ def _ask_a_real_upstream(corrector: Path, upstream: str) -> None:
         standing(unused, aligner, upstream=(upstream,)) as stand,
         openai.OpenAI(base_url=f"{stand.url}/v1", api_key="k", timeout=120) as client,
     ):
-        wanted = aligner.correct(QUESTION, answer).text if answer.strip() else answer
+        corrected = aligner.correct(QUESTION, answer) if answer.strip() else None
+        wanted = answer if corrected is None else corrected.text
+        # What was sent is not taken back where only the whole text trips a guard; the last chunk says so then.
+        written = answer if corrected is None else corrected.completion.text
         assert client.chat.completions.create(**ask).choices[0].message.content == wanted
         off = client.chat.completions.create(**ask, extra_body={"aligner": {"off": True}})
         assert off.choices[0].message.content == answer
         streamed = list(client.chat.completions.create(**ask, stream=True))
+        assert _shown(streamed) in ((wanted, False), (written, True))
         assert streamed[-1].choices == [] or streamed[-1].choices[0].finish_reason
+        assert asyncio.run(_asked_async(f"{stand.url}/v1", ask)) == (wanted, _shown(streamed))
         assert client.models.list().data == listed
