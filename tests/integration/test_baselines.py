@@ -35,6 +35,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in TRAINED:
         (answers := models.model_triplets(profiles()[name])).mkdir(parents=True)
         (answers / "result.json").write_text("{}")
+        (answers / "triplets.jsonl").write_text((suite / "triplets.jsonl").read_text())
     for seed, run in enumerate([base, models.corrector("S", TRAINED), *upstreams]):
         (run / "model").mkdir(parents=True)
         (run / "config.yaml").write_text("")

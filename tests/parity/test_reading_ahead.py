@@ -60,8 +60,8 @@ def test_prompts_that_begin_alike_share_with_open_rows_too(kind: str, options: d
     shared = []
     share = Passes._share
 
-    def counted(self, prompts):
-        lengths, read = share(self, prompts)
+    def counted(self, prompts, reads):
+        lengths, read = share(self, prompts, reads)
         shared.append(min(lengths))
         return lengths, read
 

@@ -32,7 +32,7 @@ def ids(path: Path, rows: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
 def test_sorted_by_gain_and_by_loss(tmp_path: Path) -> None:
     rows = [row("a", 1), row("b", -1), row("c", 3.5), row("d", -2), row("e", 0), row("f", 9, picked="random"),
             row("g", None), row("h", 0, picked="loss")]  # fmt: skip
-    assert ids(tmp_path, rows) == {"gain": ["c", "a"], "loss": ["d", "b"], "random": ["f", "g"]}
+    assert ids(tmp_path, rows) == {"gain": ["c", "a"], "loss": ["d", "b", "h"], "random": ["f", "g"]}
 
 
 def test_no_more_than_a_reader_can_take(tmp_path: Path) -> None:
