@@ -61,6 +61,18 @@ def test_a_limit_holds_while_rows_grow_together() -> None:
     assert cache.capacity == capacity  # it does not grow token by token
 
 
+def test_what_a_failed_pass_asked_for_is_not_asked_for_again() -> None:
+    cache = SlabCache(1)
+    write(cache, 0, (0,), torch.ones(1, 1, 64, 1))
+    capacity = cache.capacity
+    window = Window(first=1, starts=(0,) * 40, width=500)
+    cache.aim(window, window.positions(torch.device("cpu")))
+    cache.undo()
+    assert cache.capacity == capacity
+    write(cache, 1, (0,), torch.ones(1, 1, 64, 1))
+    assert cache.capacity == (2, 64)  # and no more than is needed
+
+
 def test_keep_moves_rows_from_the_end_into_the_gaps() -> None:
     cache = SlabCache(1)
     for slot in range(5):

@@ -120,7 +120,7 @@ class SlabCache(Cache):
         self.capacity = (0, 0)  # slots, positions
         self.limit = limit
         self._used = self._longest = 0  # slots that hold something, and the most positions of one
-        self._before = self.capacity
+        self._before = (self.capacity, 0, 0)
         self._tight = False
         self.window = Window(first=0, starts=(0,), width=0)
         self.index: tuple[Tensor, Tensor]
@@ -128,7 +128,7 @@ class SlabCache(Cache):
 
     def aim(self, window: Window, positions: Int[Tensor, "batch width"]) -> None:
         """Say where the next forward pass writes; the slab grows by half when it must."""
-        self._before = self.capacity
+        self._before = (self.capacity, self._used, self._longest)
         self._used = max(self._used, window.first + len(window.starts))
         self._longest = max(self._longest, window.end)
         self.capacity = self._enough()
@@ -166,7 +166,7 @@ class SlabCache(Cache):
 
     def undo(self) -> None:
         """After a pass that failed: ask for no more room than before it, and from now on for no more than needed."""
-        self.capacity = self._before
+        self.capacity, self._used, self._longest = self._before
         self._tight = True
 
     def keep(self, kept: Sequence[int], lengths: Sequence[int]) -> list[int]:
@@ -197,8 +197,7 @@ class SlabCache(Cache):
 
     def clear(self) -> None:
         """Give the memory back."""
-        self.capacity = self._before = (0, 0)
-        self._used = self._longest = 0
+        self.capacity, self._used, self._longest = self._before = ((0, 0), 0, 0)
         for layer in self.layers:
             layer.keys = layer.values = None
 
