@@ -205,7 +205,11 @@ def _eval(arguments: list[str]) -> int:
 
     run_dir = run(config, existing)
     if config.batch_out is not None and run_dir.result() is None:
-        _print(f"requests: {config.batch_out} (go on with --resume --batch-in ANSWERS)")
+        from aligner.evaluate.batch import part_of
+
+        many = not config.batch_out.exists()
+        where = f"{part_of(config.batch_out, 1)} and the other parts" if many else str(config.batch_out)
+        _print(f"requests: {where} (go on with --resume --batch-in ANSWERS{' …' if many else ''})")
         return 0
     return _shown(run_dir)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from aligner.cli import main
 from aligner.errors import ConfigError, DataError, GenerationError, RunError
+from aligner.evaluate.batch import write_requests
 from aligner.evaluate.config import EvalConfig
 from aligner.evaluate.run import run
 from aligner.report.render import render_run
@@ -275,7 +277,11 @@ def answer_batch(requests: Path, answers: Path, api_of: Any) -> list[dict[str, A
     return rows
 
 
-def test_judging_in_a_batch_equals_judging_live(tmp_path, capsys) -> None:
+@pytest.mark.parametrize("most_lines", [50_000, 5])
+def test_judging_in_a_batch_equals_judging_live(tmp_path, capsys, monkeypatch, most_lines) -> None:
+    """Also where the requests take several files."""
+    monkeypatch.setattr("aligner.evaluate.run.write_requests", partial(write_requests, most_lines=most_lines))
+
     def said(body: dict[str, Any]) -> str:
         return seen_in(body).say(fewer_bad(seen_in(body)))
 
@@ -284,20 +290,26 @@ def test_judging_in_a_batch_equals_judging_live(tmp_path, capsys) -> None:
         live = api.requests
     (tmp_path / "responses.sqlite").unlink()
     config = judged_config(tmp_path, api.url)  # nothing listens there any more
-    path, requests, answers = tmp_path / "c.yaml", tmp_path / "b" / "requests.jsonl", tmp_path / "answers.jsonl"
+    path, folder = tmp_path / "c.yaml", tmp_path / "b"
     config.save(path)
-    assert main(["eval", str(path), "--batch-out", str(requests)]) == 0
+    assert main(["eval", str(path), "--batch-out", str(folder / "requests.jsonl")]) == 0
     shown = capsys.readouterr()
-    assert f"requests: {requests} (go on with --resume --batch-in ANSWERS)" in shown.out
-    rows = rows_in(requests)
+    files = [folder / f"requests{part}.jsonl" for part in (("",) if most_lines > 12 else ("-1", "-2", "-3"))]
+    assert sorted(folder.iterdir()) == files
+    told = "" if most_lines > 12 else " and the other parts"
+    assert f"requests: {files[0]}{told} (go on with --resume --batch-in ANSWERS" in shown.out
+    assert all(f"{file}: {len(rows_in(file))} requests" in shown.err for file in files)
+    rows = [row for file in files for row in rows_in(file)]
     assert {(r["method"], r["url"]) for r in rows} == {("POST", "/v1/chat/completions")}
     assert len({r["custom_id"] for r in rows}) == len(rows) == len(live)
     assert sorted(json.dumps(r["body"], sort_keys=True) for r in rows) == sorted(
         json.dumps(body, sort_keys=True) for body in live
     )
     assert not (config.out / "result.json").exists()
-    answer_batch(requests, answers, said)
-    assert main(["eval", str(path), "--resume", "--batch-in", str(answers)]) == 0
+    answers = [tmp_path / f"answers-{file.name}" for file in files]
+    for requests, place in zip(files, answers, strict=True):
+        answer_batch(requests, place, said)
+    assert main(["eval", str(path), "--resume", "--batch-in", *map(str, answers)]) == 0
     assert contents(config.out) == expected
 
 

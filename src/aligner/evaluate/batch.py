@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from aligner.evaluate.llm_judge import Ask
 from aligner.generate.chat_api import Body, ChatApi, completion_of, failed, request_key
 from aligner.generate.store import ResponseStore
-from aligner.rows import dumps, read_rows, write_atomic
+from aligner.rows import dumps, read_rows, storage_errors, write_atomic
 from aligner.types import Chat, Completion
 
 _PATH = "/v1/chat/completions"
+# OpenAI takes 50,000 requests and 200 MB a file.
+_MOST_LINES = 50_000
+_MOST_BYTES = 190_000_000
 
 
 @runtime_checkable
@@ -25,22 +30,69 @@ class BatchJudge(Protocol):
     def asks(self, question: Chat, candidate: str, baseline: str, dimensions: Sequence[str]) -> list[Ask]: ...
 
 
-def write_requests(path: str | Path, asks: Iterable[Ask], store: ResponseStore) -> int:
+def write_requests(
+    path: str | Path,
+    asks: Iterable[Ask],
+    store: ResponseStore,
+    *,
+    most_lines: int = _MOST_LINES,
+    most_bytes: int = _MOST_BYTES,
+) -> dict[Path, int]:
     """Write one line for every request that the store has no answer to; none stands there twice.
 
+    What is too much for one file goes to several, `part_of(path, 1)` and on. Of the lines one is in memory at a time.
+
     Returns:
-        How many lines.
+        How many lines each file has.
 
     Raises:
-        StorageError: the file cannot be written.
+        StorageError: a file cannot be written.
     """
-    lines: dict[str, str] = {}
+    path = Path(path)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    counts: list[int] = []
+
+    def counted(group: Iterable[tuple[int, str]]) -> Iterator[str]:
+        counts.append(0)
+        for _, line in group:
+            counts[-1] += 1
+            yield line
+
+    for part, group in groupby(_parts(_lines(asks, store), most_lines, most_bytes), key=itemgetter(0)):
+        if part == 2:  # whether one file is enough is known only now
+            with storage_errors(path):
+                path.replace(part_of(path, 1))
+        write_atomic(path if part == 1 else part_of(path, part), counted(group))
+    if not counts:
+        write_atomic(path, "")
+    if len(counts) < 2:
+        return {path: sum(counts)}
+    return {part_of(path, part): count for part, count in enumerate(counts, 1)}
+
+
+def part_of(path: Path, number: int) -> Path:
+    """The name of a part, from 1: requests.jsonl becomes requests-1.jsonl."""
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _lines(asks: Iterable[Ask], store: ResponseStore) -> Iterator[str]:
+    seen: set[str] = set()
     for ask in asks:
-        if ask.key not in lines and store.get(ask.key) is None:
-            lines[ask.key] = dumps({"custom_id": ask.key, "method": "POST", "url": _PATH, "body": ask.body})
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, "".join(f"{line}\n" for line in lines.values()))
-    return len(lines)
+        if ask.key not in seen and store.get(ask.key) is None:
+            seen.add(ask.key)
+            yield dumps({"custom_id": ask.key, "method": "POST", "url": _PATH, "body": ask.body}) + "\n"
+
+
+def _parts(lines: Iterable[str], most_lines: int, most_bytes: int) -> Iterator[tuple[int, str]]:
+    """Each line with the number of the part that it goes to."""
+    part, count, size = 1, 0, 0
+    for line in lines:
+        length = len(line.encode())
+        if count and (count == most_lines or size + length > most_bytes):
+            part, count, size = part + 1, 0, 0
+        count, size = count + 1, size + length
+        yield part, line
 
 
 def read_answers(paths: Iterable[str | Path], store: ResponseStore) -> dict[str, str]:

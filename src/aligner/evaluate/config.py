@@ -247,7 +247,8 @@ class EvalSettings(Config):
     responses: Path = Path("runs/.cache/responses.sqlite")
     """What addresses answered, by the full request: runs that share the file ask, and pay, for nothing twice."""
     batch_out: Path | None = Field(default=None, exclude=True)
-    """Write the judge's requests to this file, in OpenAI's batch format, and stop before judging."""
+    """Write the judge's requests to this file, in OpenAI's batch format, and stop before judging; more than 50,000 or
+    190 MB of them go to NAME-1.jsonl, NAME-2.jsonl and on."""
     batch_in: tuple[Path, ...] = Field(default=(), exclude=True)
     """Take the judge's replies from these files of batch answers; what they lack is unscored."""
 

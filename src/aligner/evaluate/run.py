@@ -269,11 +269,12 @@ class _Evaluation:
                         await bench.judge_all(progress)
 
     def _write_batch(self, path: Path) -> None:
-        """The requests for all that is not judged yet, in one file."""
+        """The requests for all that is not judged yet."""
         if isinstance(self.judge, BatchJudge) and self.responses is not None:
             with closing(self._benches()) as benches:
-                count = write_requests(path, (a for bench in benches for a in bench.asks(self.judge)), self.responses)
-            say(f"{path}: {count:,} requests")
+                files = write_requests(path, (a for bench in benches for a in bench.asks(self.judge)), self.responses)
+            for file, count in files.items():
+                say(f"{file}: {count:,} requests")
 
     def _benches(self) -> Generates[Bench]:
         """One after the other; the files of each are closed when the next is asked for."""
