@@ -27,7 +27,7 @@ usage: aligner VERB …
 
 Alignment by learning to correct: train a small model once, stack it on any LLM.
 
-  aligner demo [--quick]                            train, stack and judge a small corrector, in minutes
+  aligner demo [--quick]                            train, stack and judge a corrector; quick: in minutes
   aligner train CONFIG.yaml [--setting value …]     warm-up, then residual training
   aligner correct --aligner DIR --input IN.jsonl --output OUT.jsonl
                                                     correct the answers of a file
@@ -86,7 +86,7 @@ def _dispatch(arguments: list[str]) -> int:
         "eval": _eval,
         "data check": _data_check,
         "report": _report,
-        "reproduce table1": _recipe("demo.DemoConfig", "table1", "reproduce table1"),
+        "reproduce table1": _recipe("demo.Table1Config", "table1", "reproduce table1"),
         "reproduce table2": _recipe("baselines.BaselinesConfig", "table2", "reproduce table2"),
     }
     if verb not in verbs:

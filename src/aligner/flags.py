@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -119,6 +119,7 @@ def _placeholder(field: FieldInfo) -> str:
 
 
 def _word(kind: Any) -> str:
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     return {int: "N", float: "X", str: "TEXT"}.get(kind, "PATH")
 
 

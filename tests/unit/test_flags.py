@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field
 
 from aligner.config import Config
 from aligner.errors import ConfigError
@@ -29,6 +30,7 @@ class Outer(Config):
     kind: Literal["a", "b"] = "a"
     targets: tuple[str, ...] | Literal["all"] = "all"
     note: str | None = "n"
+    pair: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.0, 1.0)
     inner: Inner = Inner()
     maybe: Inner | None = None
 
@@ -96,6 +98,7 @@ def test_help_names_every_flag_with_its_words_and_default() -> None:
     assert "--files PATH …" in text
     assert "--size-limit N\n      [default: 3]" in text
     assert "--kind a|b" in text
+    assert "--pair X …" in text, "what is said of a number's range does not make it a path"
     assert "--inner.rate X\n      How fast. [default: 0.1]" in text
     assert "--inner.on\n" in text
     assert "--maybe.rate X" in text

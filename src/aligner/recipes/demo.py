@@ -34,7 +34,7 @@ _SHIFT_POINTS = 2000
 
 
 class DemoConfig(Config):
-    """Train a small corrector, stack it on the pocket suite's upstreams, and report what it does to each."""
+    """Train a corrector, stack it on the pocket suite's upstreams, and report what it does to each."""
 
     out: Path | None = None
     """The run directory; left out: runs/demo, or runs/demo-quick."""
@@ -42,6 +42,15 @@ class DemoConfig(Config):
     """The small corrector and three upstreams, in minutes."""
     cache: Path = CACHE
     """Where trained models lie, for the next run to find."""
+
+
+class Table1Config(DemoConfig):
+    """Train correctors of three sizes, stack each on the pocket suite's upstreams, and report what it does to each."""
+
+    out: Path | None = None
+    """The run directory; left out: runs/table1, or runs/table1-quick."""
+    quick: bool = False
+    """Fewer rows to train on, and three upstreams."""
 
 
 def run(config: DemoConfig, existing: Existing = "refuse") -> RunDir:
@@ -57,7 +66,7 @@ def run(config: DemoConfig, existing: Existing = "refuse") -> RunDir:
     return stack(out, sizes, names, quick=config.quick, cache=config.cache, existing=existing)
 
 
-def table1(config: DemoConfig, existing: Existing = "refuse") -> RunDir:
+def table1(config: Table1Config, existing: Existing = "refuse") -> RunDir:
     """The main table with correctors of three sizes (paper, table 1)."""
     out = config.out or Path("runs/table1-quick" if config.quick else "runs/table1")
     names = QUICK_UPSTREAMS if config.quick else tuple(profiles())
