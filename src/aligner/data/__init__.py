@@ -1,1 +1,1 @@
-"""Triplets: reading them, checking them, splitting them."""
+"""Triplets: checking them, before any training."""
