@@ -1,4 +1,4 @@
-"""A corrector in a minute: make triplets, train on them, correct answers it has not seen, look at the report.
+"""A corrector in two minutes: make triplets, train on them, correct answers it has not seen, look at the report.
 
     python examples/quickstart.py            about two minutes on two cores
     python examples/quickstart.py --quick    half a minute, and a weaker corrector

@@ -10,7 +10,7 @@ from aligner.runs import RunDir
 
 
 class ReportConfig(Config):
-    """What to report on."""
+    """Write the page of a run again: one self-contained report.html in its directory."""
 
     run: Path
     """The run directory, as a verb's --out made it."""
