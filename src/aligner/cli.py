@@ -152,7 +152,8 @@ def _correct(arguments: list[str]) -> int:
     )
     _print(f"corrections: {summary.output}")
     if summary.first_error is not None:
-        _tell(f"aligner: {summary.kept['error']} answers could not be corrected; the first: {summary.first_error}")
+        _tell(f"aligner: {summary.failed} answers could not be corrected; the first: {summary.first_error}; "
+              "--resume tries them again")  # fmt: skip
         return 1
     return 0
 

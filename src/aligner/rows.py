@@ -290,7 +290,15 @@ class JsonlWriter:
         Raises:
             StorageError: the disk is full; the rows before this one are whole and nothing stands after them.
         """
-        data = memoryview((dumps(value) + "\n").encode("utf-8"))
+        self.append((dumps(value) + "\n").encode("utf-8"))
+
+    def append(self, line: bytes) -> None:
+        """Append one row as it stands in another file, with its line end.
+
+        Raises:
+            StorageError: as `write`.
+        """
+        data = memoryview(line)
         with storage_errors(self.path):
             end = os.fstat(self._file.fileno()).st_size
             try:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -202,11 +202,9 @@ class RunDir:
 
     def _check_same(self, config: Config) -> None:
         try:
-            old = read_yaml(self.config_path)
+            changed = changed_settings(self.config_path, config)
         except ConfigError as e:
             raise RunError(f"{e}; restore it, or choose another --out") from None
-        was, now = _flat(old), _flat(yaml.safe_load(config.to_yaml()))
-        changed = [k for k in sorted(was.keys() | now.keys()) if k not in was or k not in now or was[k] != now[k]]
         if changed:
             raise RunError(
                 f"{self.path}: was started with another configuration (differs in: {', '.join(changed)}); "
@@ -222,28 +220,15 @@ class RunDir:
             else:
                 child.unlink()
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep a second process out while this one works in the directory; the system lets go when it ends.
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep a second process out while this one works in the directory.
 
         Raises:
             RunError: another process is at work here.
         """
-        if sys.platform == "win32":  # no such lock there
-            yield
-            return
-        import fcntl
-
-        with storage_errors(self.path):
-            file = (self.path / ".lock").open("w")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RunError(
-                    f"{self.path}: another process works here; wait for it or choose another --out"
-                ) from None
-            yield
+        return locked(
+            self.path / ".lock", f"{self.path}: another process works here; wait for it or choose another --out"
+        )
 
     @property
     def config_path(self) -> Path:
@@ -278,6 +263,38 @@ class RunDir:
     def environment(self) -> dict[str, Any]:
         path = self.path / "env.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def changed_settings(saved: str | Path, config: Config) -> list[str]:
+    """The names of the settings in which a saved configuration and another differ.
+
+    Raises:
+        ConfigError: the saved one is not there or cannot be read.
+    """
+    was, now = _flat(read_yaml(saved)), _flat(yaml.safe_load(config.to_yaml()))
+    return [k for k in sorted(was.keys() | now.keys()) if k not in was or k not in now or was[k] != now[k]]
+
+
+@contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Keep a second process out by a file of that name; the system lets go when this one ends.
+
+    Raises:
+        RunError: `busy`, where another process has it.
+    """
+    if sys.platform == "win32":  # no such lock there
+        yield
+        return
+    import fcntl
+
+    with storage_errors(path):
+        file = path.open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(busy) from None
+        yield
 
 
 def _names(path: Path) -> set[str]:

@@ -131,6 +131,7 @@ def test_correct_resumes_after_a_crash(capsys, tmp_path, trained, answers, torn)
     assert cli(capsys, "correct", "--aligner", trained, "--input", answers, "--output", whole)[0] == 0
     lines = whole.read_text().splitlines(keepends=True)
     part.write_text("".join(lines[:7]) + torn)
+    whole.with_name("whole.jsonl.config.yaml").rename(part.with_name("part.jsonl.config.yaml"))
     status, out, _ = cli(capsys, "correct", "--aligner", trained, "--input", answers, "--output", part, "--resume")
     assert status == 0
     assert "23 answers" in out
@@ -189,9 +190,18 @@ def test_correct_says_when_rows_failed(capsys, tmp_path, trained, answers, monke
     status, _, err = cli(capsys, "correct", "--aligner", trained, "--input", answers, "--output", tmp_path / "o.jsonl")
     assert status == 1
     assert "30 answers could not be corrected; the first: the model failed: lost device" in err
+    assert "--resume tries them again" in err
     row = json.loads((tmp_path / "o.jsonl").read_text().splitlines()[0])
     assert (row["kept_because"], row["correction"]) == ("error", row["answer"])
     assert "lost device" in row["error"]
+    again = ["correct", "--aligner", trained, "--input", answers, "--output", tmp_path / "o.jsonl", "--resume"]
+    assert cli(capsys, *again)[0] == 1
+    monkeypatch.undo()
+    line = refused(capsys, *again, "--guards.cut", "off", "--temperature", "0.5")
+    assert "started with other settings (differs in: guards.cut, temperature; see o.jsonl.config.yaml)" in line
+    status, out, _ = cli(capsys, *again)
+    assert (status, "30 answers" in out) == (0, True)
+    assert [json.loads(line)["error"] for line in (tmp_path / "o.jsonl").read_text().splitlines()] == [None] * 30
 
 
 def test_correct_samples_and_limits(capsys, tmp_path, trained, answers) -> None:

@@ -379,6 +379,31 @@ def test_aligner_calibrate_says_what_it_set(saved: Path, tmp_path: Path, capsys)
     assert "no such directory" in capsys.readouterr().err
 
 
+def test_a_published_checkpoint_is_calibrated_by_the_name_of_its_prompt(parts, tmp_path: Path, capsys) -> None:
+    model, tokenizer, _ = parts
+    card = AlignerCard(prompt=PromptFormat.preset("aligner-repo", tokenizer))
+    with Aligner(model, tokenizer, card) as aligner:
+        aligner.save_pretrained(tmp_path / "c")
+    (tmp_path / "c" / "aligner.json").unlink()
+    data = tmp_path / "t.jsonl"
+    rows = [{"question": f"q{i}", "answer": "a cat", "correction": "a cat" if i > 99 else "cats"} for i in range(110)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = ["calibrate", "--aligner", str(tmp_path / "c"), "--input", str(data)]
+    assert main(given) == 2
+    assert "name it with prompt= (--prompt)" in capsys.readouterr().err
+    assert main([*given, "--prompt", "aligner-repo"]) == 0
+    saved_card = AlignerCard.load(tmp_path / "c")
+    assert saved_card is not None
+    assert saved_card.prompt == card.prompt
+    assert saved_card.gate is not None
+    # Its own format named once more is the same corrector, and keeps the gate; another is refused, and the card stands.
+    with Aligner.from_pretrained(tmp_path / "c", prompt="aligner-repo", gate="balanced") as again:
+        assert again.gate == saved_card.gate.gate("balanced")
+    assert main([*given, "--prompt", "aligner-v1"]) == 2
+    assert "trained with another prompt (aligner-repo); leave --prompt out" in capsys.readouterr().err
+    assert AlignerCard.load(tmp_path / "c") == saved_card
+
+
 def test_an_evaluation_refuses_a_gate_before_anything_is_spent(saved: Path) -> None:
     _check_card(CorrectorSpec(name="c", aligner=str(saved), gate="balanced"), "none")
     with pytest.raises(CheckpointError, match="gate=strict"):

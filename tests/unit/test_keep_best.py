@@ -97,14 +97,46 @@ def test_what_has_no_score_is_out() -> None:
         assert (found.text, found.kept_because) == ("ab", "unscored")
 
 
-@pytest.mark.parametrize("error", [GenerationError("boom"), OutOfMemoryError("alloc")])
-def test_a_ranker_that_fails_costs_one_answer_and_not_the_batch(error) -> None:
-    class Failing(Lengths):
-        async def score(self, question: Chat, answers: Sequence[str]) -> list[dict[str, float | None]]:
-            raise error
+class Failing(Lengths):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
 
-    found = best(Failing(), "ab", "abc")
+    async def score(self, question: Chat, answers: Sequence[str]) -> list[dict[str, float | None]]:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (GenerationError("boom"), "boom"),
+        (OutOfMemoryError("alloc"), "alloc"),
+        (ConnectionError("reset\nby peer"), "ConnectionError: reset by peer"),
+        (KeyError("reward"), "KeyError: 'reward'"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_a_ranker_that_fails_costs_one_answer_and_not_the_batch(error, said) -> None:
+    found = best(Failing(error), "ab", "abc")
     assert (found.text, found.kept_because, found.completion.text) == ("ab", "unscored", "abc")
+    assert found.completion.error == f"the ranker failed: {said}"
+    assert found.completion.usage == Usage(prompt_tokens=10, completion_tokens=3)
+
+
+def test_what_holds_for_all_answers_ends_the_run() -> None:
+    with pytest.raises(ConfigError, match="no such key"):
+        best(Failing(ConfigError("no such key")), "ab", "abc")
+
+
+@pytest.mark.parametrize("given", [0, 1, 3])
+def test_too_few_or_too_many_scores_are_a_failure(given: int) -> None:
+    class Miscounts(Lengths):
+        async def score(self, question: Chat, answers: Sequence[str]) -> list[dict[str, float | None]]:
+            return [{"length": float(i)} for i in range(given)]
+
+    found = best(Miscounts(), "ab", "abc")
+    assert (found.text, found.kept_because) == ("ab", "unscored")
+    assert found.completion.error == f"the ranker failed: {given} scores for 2 answers"
 
 
 def test_only_copies_need_no_ranking() -> None:

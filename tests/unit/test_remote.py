@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -125,6 +127,33 @@ def test_what_does_not_fit_is_kept(both: tuple[Aligner, RemoteAligner]) -> None:
     kept = next(remote.correct_batch([("q", "word " * 2000)]))
     assert kept.kept_because == "too_long"
     assert asyncio.run(_streamed(remote, "q", "word " * 2000))[-1].kept_because == "too_long"
+
+
+def test_what_is_done_is_handed_over_before_the_rest_and_before_an_error() -> None:
+    """Not one row waits for those behind it, and the first address that refuses costs none of those before."""
+
+    async def handler(call: Call) -> None:
+        answer = re.findall(r"<(.*?)>", call.body["prompt"])[-1]
+        if answer == "slow":
+            await asyncio.to_thread(shown.wait, 20)
+        elif answer == "refused":
+            await call.reply({"error": {"message": "no such key", "type": "auth", "code": "invalid_api_key"}}, 401)
+            return
+        await call.reply({"choices": [{"index": 0, "text": f"<{answer}>!", "finish_reason": "stop"}]})
+
+    shown = threading.Event()
+    local = tiny_aligner(tokenizer=llama2_tokenizer(), prompt="aligner-v1")
+    with local, serving_app(Upstream(handler)) as url:
+        remote = RemoteAligner(
+            f"{url}/v1", local.tokenizer, local.card, context=local.context, model="m", sends="text", retries=0
+        )
+        found = remote.correct_batch([("q", f"<{name}>") for name in ("quick", "slow", "last", "refused", "never")])
+        assert next(found).completion.text == "<quick>!"
+        shown.set()
+        assert [next(found).completion.text for _ in range(2)] == ["<slow>!", "<last>!"]
+        with pytest.raises(ConfigError):
+            next(found)
+        assert not remote._api._links
 
 
 def test_failures() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -197,6 +198,27 @@ def test_whole_answers_too_in_batches(aligner, monkeypatch) -> None:
     assert done[1].flags == ("kept_sentences:script_leak:1",)
     assert done[2].is_copy
     assert done[0] == asyncio.run(aligner.acorrect("q", "One. Two.\n"))
+
+
+def test_no_answer_of_a_batch_waits_for_those_behind_it(aligner, monkeypatch) -> None:
+    shown = threading.Event()
+    made = aligner._session
+
+    def session(question, *given, **options):
+        async def finish(answer):
+            if question == "slow":
+                await asyncio.to_thread(shown.wait, 20)
+            return await whole(answer)
+
+        found = made(question, *given, **options)
+        whole, found.finish = found.finish, finish
+        return found
+
+    monkeypatch.setattr(aligner, "_session", session)
+    done = aligner.correct_batch([("q", "One."), ("slow", "Two.")])
+    assert next(done).answer == "One."
+    shown.set()
+    assert next(done).answer == "Two."
 
 
 def test_the_policy_holds_for_each_sentence_and_the_format_for_the_whole(aligner, monkeypatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 from aligner import types
 from aligner.edits import Edit
 from aligner.errors import ConfigError, DataError
+from aligner.serve import wire
 from aligner.types import (
     Completion,
     Correction,
@@ -50,6 +51,26 @@ class TestAsChat:
             HELLO,
         )
 
+    def test_what_else_the_api_knows_is_told_as_the_gateway_tells_it(self) -> None:
+        call = {"id": "t", "type": "function", "function": {"name": "sum", "arguments": "{}"}}
+        turns: list[dict[str, Any]] = [
+            {"role": "developer", "content": "be kind"},
+            {"role": "user", "content": [{"type": "text", "text": "What is"}, "12 + 30?"]},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "assistant", "content": [{"type": "text", "text": ""}], "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "t", "content": [{"type": "text", "text": "42"}]},
+            {"role": "assistant", "content": "It is"},
+            {"role": "function", "name": "sum", "content": "42"},
+        ]
+        told = (
+            Message(role="system", content="be kind"),
+            Message(role="user", content="What is\n12 + 30?"),
+            Message(role="user", content="Tool result: 42"),
+            Message(role="assistant", content="It is"),
+            Message(role="user", content="Tool result: 42"),
+        )
+        assert as_chat(turns) == told == wire.question("chat", {"messages": turns})
+
     def test_chat_comes_back_as_it_is(self) -> None:
         chat = (Message(role="system", content="s"), HELLO)
         assert as_chat(chat) == chat
@@ -62,11 +83,18 @@ class TestAsChat:
             (3, "the question is a int; expected text or a list of turns"),
             ({"role": "user", "content": "x"}, "the question is a dict; expected text or a list of turns"),
             (["x"], "turn 0 is a str; expected an object with 'role' and 'content'"),
-            ([HELLO, {"content": "x"}], "turn 1 has the role None; expected one of system, user, assistant"),
-            ([{"role": "tool", "content": "x"}], "turn 0 has the role 'tool'; expected one of system, user, assistant"),
+            ([HELLO, {"content": "x"}], "turn 1 has the role None; expected one of system, developer, user, assistant"),
+            ([{"role": "bot", "content": "x"}], "turn 0 has the role 'bot'; expected one of system, developer, user"),
             ([{"role": ["user"], "content": "x"}], "turn 0 has the role ['user']; expected one of"),
             ([{"role": "user"}], "turn 0 has content of type NoneType; expected text"),
-            ([{"role": "user", "content": [{"type": "text"}]}], "turn 0 has content of type list; expected text"),
+            ([{"role": "user", "content": {}}], "turn 0 has content of type dict; expected text"),
+            ([{"role": "assistant", "content": None}], "turn 0 has content of type NoneType; expected text"),
+            ([{"role": "user", "content": [{"type": "text"}]}], "turn 0 has a part of type 'text' without text; give"),
+            (
+                [{"role": "user", "content": ["see", {"type": "image_url", "image_url": {"url": "data:"}}]}],
+                "turn 0 has a part of type 'image_url' without text; give text parts only",
+            ),
+            ([{"role": "user", "content": [3]}], "turn 0 has a part of type 'int' without text"),
             ([Message(role="bot", content="x")], "turn 0 has the role 'bot'"),  # type: ignore[arg-type]
             ([Message(role="user", content=None)], "turn 0 has content of type NoneType"),  # type: ignore[arg-type]
             ([HELLO, {"role": "assistant", "content": "x"}], "the question ends with an assistant turn; the answer to"),

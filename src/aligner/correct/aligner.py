@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +16,7 @@ from aligner.correct.jobs import Jobs
 from aligner.correct.sentence_session import SentenceSession
 from aligner.correct.session import Session
 from aligner.errors import ConfigError, DataError
-from aligner.generate.collect import closing, run_sync
+from aligner.generate.collect import closing, in_order
 from aligner.generate.hf import Dtype, Quantize, context_length, load_causal_lm
 from aligner.tokens import TextCodec
 from aligner.types import Correction, Delta, Message, Sampling, Triplet, as_chat
@@ -207,14 +205,10 @@ class Aligner:
     def _by_sentences(
         self, rows: Iterable[tuple[Question, str, Sampling]], wanted: ResponseFormat | None
     ) -> Iterator[Correction]:
-        async def together(window: list[tuple[Question, str, Sampling]]) -> list[Correction]:
-            return list(await asyncio.gather(
-                *(self._session(q, own, wanted, ahead=False).finish(answer) for q, answer, own in window)
-            ))  # fmt: skip
+        async def finished(question: Question, answer: str, own: Sampling) -> Correction:
+            return await self._session(question, own, wanted, ahead=False).finish(answer)
 
-        rest = iter(rows)
-        while window := list(islice(rest, 2 * self._loop.max_rows)):
-            yield from run_sync(together(window))
+        return in_order((finished(*row) for row in rows), 2 * self._loop.max_rows)
 
     async def acorrect(
         self,

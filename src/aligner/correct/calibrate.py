@@ -10,6 +10,7 @@ from pydantic import Field
 
 from aligner.config import Config, expand
 from aligner.correct.aligner import Aligner
+from aligner.correct.card import FILE_NAME, AlignerCard
 from aligner.correct.gate import NEVER, GateCalibration, HeldOutScore, calibrate_scores
 from aligner.errors import CheckpointError
 from aligner.generate.hf import Dtype, Quantize
@@ -26,6 +27,9 @@ class CalibrateConfig(Config):
     input: Path
     """Triplets, which the corrector has not seen: those with a correction set what passes, those without what it
     saves."""
+    prompt: str | None = None
+    """The prompt format of a checkpoint without aligner.json: aligner-v1, aligner-repo or chat. The one that is
+    written then names it."""
     max_rows: int = Field(default=64, ge=1)
     """Answers corrected at the same time."""
     device: str | None = None
@@ -40,7 +44,7 @@ def run(config: CalibrateConfig) -> GateCalibration:
     """Calibrate, and write the card.
 
     Raises:
-        CheckpointError: no corrector lies there.
+        CheckpointError: no corrector lies there, or one that was trained with another prompt than the named one.
         DataError: the file cannot be read, or too few of its triplets need a correction.
         StorageError: the card cannot be written.
     """
@@ -51,8 +55,13 @@ def run(config: CalibrateConfig) -> GateCalibration:
     source = expand(config.input, "input")
     triplets = list(read_triplets(source))
     with Aligner.from_pretrained(
-        place, device=config.device, dtype=config.dtype, max_rows=config.max_rows, quantize=config.quantize
-    ) as aligner:
+        place, prompt=config.prompt, device=config.device, dtype=config.dtype, max_rows=config.max_rows,
+        quantize=config.quantize,
+    ) as aligner:  # fmt: skip
+        own = AlignerCard.load(place)
+        if own is not None and own.prompt != aligner.card.prompt:
+            raise CheckpointError(f"{place}/{FILE_NAME}: it was trained with another prompt ({own.prompt.name}); leave "
+                                  "--prompt out")  # fmt: skip
         found = aligner.calibrate(triplets)
         lineage = merge_lineage(aligner.card.lineage, [ancestor_of_file("data", source)])
         replace(aligner.card, lineage=lineage).save(place)

@@ -83,7 +83,9 @@ def load_card(path: str | Path, tokenizer: Any, prompt: str | None = None) -> Al
         if card is None:
             return AlignerCard(prompt=form)
         # A layout can be named; whether whole answers or sentences were learned cannot.
-        return AlignerCard(prompt=replace(form, unit=card.prompt.unit), lineage=card.lineage)
+        form = replace(form, unit=card.prompt.unit)
+        # A gate says nothing of the corrector that another layout makes of the same weights.
+        return replace(card, prompt=form, gate=card.gate if form == card.prompt else None)
     if card is None:
         raise CheckpointError(
             f"{path}: no {FILE_NAME}, so the prompt it was trained with is not known; name it with "

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aligner.correct.aligner import Aligner, Question
-from aligner.errors import ConfigError, GenerationError, OutOfMemoryError
+from aligner.errors import AlignerError, ConfigError, GenerationError, OutOfMemoryError, UserError
 from aligner.generate.collect import run_sync
 from aligner.generate.hf import Dtype
 from aligner.generate.named import make_named
@@ -30,7 +30,7 @@ class KeepBest:
     Judge compares each candidate with the best so far, the answer first: more dimensions won than lost replace it. On a
     tie the answer stays, or else the earlier candidate. The
     answer also stays where nothing can be said: a candidate without all its scores or verdicts is out, an answer
-    without its scores wins, and so does one whose ranker fails.
+    without its scores wins, and so does one whose ranker fails, which `completion.error` then says.
 
     Candidates that are copies, that a guard threw away, or that are equal to another cost the ranker nothing.
 
@@ -129,8 +129,10 @@ class KeepBest:
         if new:
             try:
                 chosen = await self._ranked(first, list(new.values()))
-            except (GenerationError, OutOfMemoryError):  # one answer that cannot be ranked must not cost the others
-                chosen = _original(next(iter(new.values())), "unscored")
+            except Exception as e:  # one answer that cannot be ranked must not cost the others
+                if isinstance(e, UserError) and not isinstance(e, OutOfMemoryError):
+                    raise  # it holds for all of them
+                chosen = _unranked(next(iter(new.values())), e)
         return replace(chosen, completion=replace(chosen.completion, usage=usage))
 
     async def _ranked(self, first: Correction, new: Sequence[Correction]) -> Correction:
@@ -140,6 +142,8 @@ class KeepBest:
 
     async def _by_scores(self, first: Correction, new: Sequence[Correction], scorer: Scorer) -> Correction:
         scores = await scorer.score(first.question, [first.answer, *(c.text for c in new)])
+        if len(scores) != 1 + len(new):
+            raise GenerationError(f"{len(scores)} scores for {1 + len(new)} answers")
         original, *values = [_mean(s) for s in scores]
         scored = [(value, candidate) for value, candidate in zip(values, new, strict=True) if value is not None]
         if original is None or not scored:
@@ -197,3 +201,10 @@ def _net(verdicts: Sequence[Verdict]) -> int | None:
 
 def _original(candidate: Correction, why: KeptBecause) -> Correction:
     return replace(candidate, text=candidate.answer, kept_because=why)
+
+
+def _unranked(candidate: Correction, error: Exception) -> Correction:
+    words = " ".join(str(error).split())
+    said = words if words and isinstance(error, AlignerError) else f"{type(error).__name__}: {words}".rstrip(": ")
+    completion = replace(candidate.completion, error=f"the ranker failed: {said}")
+    return replace(_original(candidate, "unscored"), completion=completion)

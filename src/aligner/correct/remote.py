@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self
@@ -18,7 +16,7 @@ from aligner.correct.card import AlignerCard, checkpoint_place, load_card
 from aligner.correct.guards import GuardPolicy, ResponseFormat, is_json
 from aligner.errors import ConfigError, PromptError
 from aligner.generate.chat_api import failed, usage_of
-from aligner.generate.collect import run_sync
+from aligner.generate.collect import in_order
 from aligner.generate.hf import load_tokenizer, model_context
 from aligner.generate.openai import OpenAIGenerator, failures
 from aligner.prompts import EncodedPrompt, question_text
@@ -213,15 +211,15 @@ class RemoteAligner:
     def correct_batch(
         self, pairs: Iterable[tuple[Question, str]], sampling: Sampling | None = None
     ) -> Iterator[Correction]:
-        """Correct many answers, some at a time; yields in the order of `pairs`.
+        """Correct many answers, some at a time; yields in the order of `pairs`, each once it and all before are done.
 
         Raises:
             DataError: a question is no chat.
             ConfigError, GenerationError: as `acorrect`.
         """
-        rest = iter(pairs)
-        while window := list(islice(rest, 8 * self.concurrency)):
-            yield from run_sync(self._window(window, sampling))
+        # So many that one long answer does not leave the server idle before those behind it are asked for.
+        ahead = 8 * self.concurrency
+        return in_order((self.acorrect(q, answer, sampling) for q, answer in pairs), ahead, self._api.connected())
 
     def close(self) -> None:
         """Nothing is held here; connections close with `connected`."""
@@ -231,16 +229,6 @@ class RemoteAligner:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    async def _window(self, pairs: list[tuple[Question, str]], sampling: Sampling | None) -> list[Correction]:
-        async with self._api.connected():
-            tasks = [asyncio.ensure_future(self.acorrect(question, answer, sampling)) for question, answer in pairs]
-            try:
-                return list(await asyncio.gather(*tasks))
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
 
     def _job(self, question: Question, answer: str, sampling: Sampling | None) -> _Job:
         chat, sampling = as_chat(question), sampling or self.sampling

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import islice, zip_longest
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,15 +19,19 @@ from aligner.correct.gate import GateMode
 from aligner.correct.guards import GuardPolicy
 from aligner.correct.keep_best import KeepBest, load_ranker
 from aligner.correct.loading import is_address, load_corrector
+from aligner.correct.output import Output, check_same, claimed, has_failed
 from aligner.correct.remote import RemoteAligner, Sends
 from aligner.errors import DataError, RunError
 from aligner.generate.hf import Dtype, Quantize
-from aligner.rows import JsonlWriter, Row, read_rows, storage_errors
+from aligner.rows import Row, read_rows
 from aligner.runs import Existing
 from aligner.types import Chat, Correction, Sampling, as_chat
 
 # What a row gains. A field of the input with such a name, as triplets have, is kept under "input_<name>".
 _ADDED = ("correction", "diff", "kept_because", "flags", "edit_ratio", "copied_share", "error", "gate")
+
+# Settings of which the corrections do not depend, so that an output may be gone on with by others.
+_FREE = ("input", "output", "aligner_key_env", "max_rows", "cache_tokens", "speculate", "device")
 
 
 class CorrectConfig(Config):
@@ -102,7 +105,7 @@ class CorrectConfig(Config):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorrectSummary:
     """What became of the rows of one call: `skipped` were done before, `kept` are counted by reason. `passed` of the
-    copies were let through by the gate.
+    copies were let through by the gate. `failed` of the kept ones would be done again.
 
     `first_error` is what the first failed row says; None where none failed.
     """
@@ -114,30 +117,33 @@ class CorrectSummary:
     copies: int
     passed: int
     kept: Mapping[str, int]
+    failed: int
     first_error: str | None
 
 
 def run(config: CorrectConfig, existing: Existing = "refuse") -> CorrectSummary:
     """Correct the input into the output; each row is on disk before the next is waited for.
 
-    The whole input is checked before the model is loaded, so no paid-for work is lost to a bad last row.
+    The whole input is checked before the model is loaded, so no paid-for work is lost to a bad last row. With
+    existing="resume" the rows that failed are done again, in their places, and those that are missing.
 
     Raises:
         DataError: the input cannot be read or a row lacks question or answer.
-        RunError: the output exists (without resume or overwrite), or belongs to another input.
+        RunError: the output exists (without resume or overwrite), another process writes it, or it belongs to another
+            input or to other settings.
         CheckpointError, StorageError: the corrector cannot be loaded, the output not written.
     """
     rows = sum(1 for row in read_rows(config.input) if _pair(config.input, row))
     if config.output.resolve() == config.input.resolve():
         raise RunError(f"{config.output}: is the input itself; choose another --output")
-    if config.output.exists() and not config.output.is_file():
-        raise RunError(f"{config.output}: is no ordinary file; choose another --output")
-    if config.output.exists() and existing == "refuse":
-        raise RunError(
-            f"{config.output}: exists already; pass --resume to go on, --overwrite to start anew, or another path"
-        )
-    if config.output.exists() and existing == "resume":
-        _check_belongs(config, rows)
+    with claimed(config.output, existing):
+        anew = existing != "resume" or not config.output.exists()
+        if not anew:
+            check_same(config.output, config.input, rows, config, _FREE)
+        return _run(config, rows, anew)
+
+
+def _run(config: CorrectConfig, rows: int, anew: bool) -> CorrectSummary:
     counts: Counter[str] = Counter()
     kept: Counter[str] = Counter()
     first_error: str | None = None
@@ -147,23 +153,21 @@ def run(config: CorrectConfig, existing: Existing = "refuse") -> CorrectSummary:
         if ranker is not None and isinstance(aligner, Aligner):
             corrector = KeepBest(aligner=aligner, ranker=ranker, count=config.best_of, margin=config.margin)
         # Only now: a corrector that does not load must not have cost an output that was there before.
-        with storage_errors(config.output):
-            config.output.parent.mkdir(parents=True, exist_ok=True)
-            if existing == "overwrite":
-                config.output.unlink(missing_ok=True)
-        with JsonlWriter(config.output) as writer:
-            skipped = writer.rows
-            done = _corrections(config.input, corrector, skipped)
-            for row, correction in _shown(done, rows - skipped):
-                writer.write(_output_row(row.value, correction))
+        with Output(config.output, config, anew=anew) as output:
+            skipped = output.rows - len(output.failed)
+            done = _corrections(config.input, corrector, output.missing)
+            for i, row, correction in _shown(done, rows - skipped):
+                made = _output_row(row.value, correction)
+                output.write(i, made)
                 counts["rows"] += 1
                 counts["changed"] += not correction.is_copy
                 counts["copies"] += correction.is_copy and correction.kept_because is None
                 counts["passed"] += correction.gate is not None and correction.gate.passed
                 if correction.kept_because is not None:
                     kept[correction.kept_because] += 1
-                if correction.kept_because == "error":
-                    first_error = first_error or correction.completion.error
+                if has_failed(made):
+                    counts["failed"] += 1
+                    first_error = first_error or correction.completion.error or f"it was {correction.kept_because}"
     return CorrectSummary(
         output=config.output,
         rows=counts["rows"],
@@ -172,6 +176,7 @@ def run(config: CorrectConfig, existing: Existing = "refuse") -> CorrectSummary:
         copies=counts["copies"],
         passed=counts["passed"],
         kept=dict(kept),
+        failed=counts["failed"],
         first_error=first_error,
     )
 
@@ -205,20 +210,21 @@ def _aligner(config: CorrectConfig) -> Aligner | RemoteAligner:
 
 
 def _corrections(
-    path: Path, corrector: Aligner | KeepBest | RemoteAligner, skip: int
-) -> Iterator[tuple[Row, Correction]]:
-    waiting: deque[Row] = deque()
+    path: Path, corrector: Aligner | KeepBest | RemoteAligner, missing: Callable[[int], bool]
+) -> Iterator[tuple[int, Row, Correction]]:
+    waiting: deque[tuple[int, Row]] = deque()
 
     def pairs() -> Iterator[tuple[Chat, str]]:
-        for row in islice(read_rows(path), skip, None):
-            waiting.append(row)
-            yield _pair(path, row)
+        for i, row in enumerate(read_rows(path)):
+            if missing(i):
+                waiting.append((i, row))
+                yield _pair(path, row)
 
     for correction in corrector.correct_batch(pairs()):
-        yield waiting.popleft(), correction
+        yield *waiting.popleft(), correction
 
 
-def _shown(done: Iterator[tuple[Row, Correction]], total: int) -> Iterator[tuple[Row, Correction]]:
+def _shown(done: Iterator[tuple[int, Row, Correction]], total: int) -> Iterator[tuple[int, Row, Correction]]:
     """A bar with the time left, where there is a terminal to show it on."""
     console = Console(stderr=True)
     return iter(track(done, "correcting", total=total, console=console, disable=not console.is_terminal))
@@ -241,8 +247,9 @@ def _pair(path: Path, row: Row) -> tuple[Chat, str]:
 
 
 def _output_row(value: Mapping[str, Any], correction: Correction) -> dict[str, Any]:
+    names = {k: _free_name(k, value) if k in _ADDED else k for k in value}
     return {
-        **{f"input_{k}" if k in _ADDED else k: v for k, v in value.items()},
+        **{names[k]: v for k, v in value.items()},
         "correction": correction.text,
         "diff": [[edit.op, edit.text] for edit in correction.diff],
         "kept_because": correction.kept_because,
@@ -254,26 +261,7 @@ def _output_row(value: Mapping[str, Any], correction: Correction) -> dict[str, A
     }
 
 
-def _check_belongs(config: CorrectConfig, rows: int) -> None:
-    """Refuse to go on with an output that was made from another input, or that is no output of ours at all."""
-    again = "choose another --output or pass --overwrite"
-    done = 0
-    with config.output.open("rb") as lines:
-        for line, row in zip_longest(lines, read_rows(config.input)):
-            if line is None:
-                break
-            if not line.endswith(b"\n"):
-                if not b'{"'.startswith(line[:2]):
-                    raise RunError(f"{config.output}:{done + 1}: is no row of corrections; {again}")
-                break  # a row that a crash tore; it is cut off and done again
-            done += 1
-            if row is None:
-                raise RunError(
-                    f"{config.output}: has more rows than the input ({rows}); they do not belong together, {again}"
-                )
-            try:
-                value = json.loads(line)
-            except ValueError:
-                value = None
-            if not isinstance(value, dict) or any(value.get(k) != row.value.get(k) for k in ("question", "answer")):
-                raise RunError(f"{config.output}:{done}: is not the correction of {config.input}:{row.line}; {again}")
+def _free_name(name: str, taken: Mapping[str, Any]) -> str:
+    """Rows that were corrected before have an `input_correction`, which may be all that is left of a reference."""
+    tried = (f"input_{name}_{i}" if i > 1 else f"input_{name}" for i in count(1))
+    return next(free for free in tried if free not in taken)

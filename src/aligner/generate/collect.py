@@ -1,11 +1,13 @@
-"""Doors to async generators: a sync one, for scripts and notebooks, and one that closes behind itself."""
+"""Doors to async code: sync ones, for scripts and notebooks, and one to generators that closes behind itself."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 from aligner.types import Chat, Completion, Generator, Sampling
@@ -34,6 +36,47 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+def in_order(
+    jobs: Iterable[Coroutine[Any, Any, T]], ahead: int, within: AbstractAsyncContextManager[Any] | None = None
+) -> Iterator[T]:
+    """What coroutines give, in their order; `ahead` of them are under way, or done and waiting for one before them.
+
+    They go on while the caller works with what was yielded, on a thread of their own, inside `within`. One that fails
+    raises where its turn comes; that, and leaving early, cancels those behind it.
+    """
+    loop, around, window = asyncio.new_event_loop(), AsyncExitStack(), deque[Future[T]]()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    def start(job: Coroutine[Any, Any, Any]) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(job, loop)
+
+    async def leave() -> None:
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        await around.aclose()
+        await loop.shutdown_asyncgens()
+
+    try:
+        if within is not None:
+            start(around.enter_async_context(within)).result()
+        for job in jobs:
+            window.append(start(job))
+            if len(window) >= ahead:
+                yield window.popleft().result()
+        while window:
+            yield window.popleft().result()
+    finally:
+        try:
+            start(leave()).result()
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
 
 
 @asynccontextmanager

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from aligner import chats
 from aligner.errors import RequestError
-from aligner.types import Chat, Message, Role, Usage
+from aligner.types import Chat, Message, Usage
 
 Kind = Literal["chat", "completions", "responses"]
 Json = dict[str, Any]
@@ -22,7 +23,6 @@ Json = dict[str, Any]
 # there the tag ends its line, which in prose about such tags it does not.
 _OPENED = re.compile(r"\s*<think>.*?(?:</think>\s*|\Z)", re.DOTALL)
 _CLOSED = re.compile(r"(?:(?!<think>).)*?</think>\s*(?:\n\s*|\Z)", re.DOTALL)
-_ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 # What describes the upstream's tokens, and so is wrong once the text is another.
 OF_TOKENS = ("logprobs", "token_ids", "annotations")
 # Calls of the Responses API that its server runs itself: the answer behind them is whole.
@@ -218,8 +218,7 @@ def part_text(content: Any) -> str:
         return content
     if not isinstance(content, list):
         return ""
-    parts = (part.get("text") if isinstance(part, Mapping) else part for part in content)
-    return "\n".join(part for part in parts if isinstance(part, str))
+    return "\n".join(text for text in map(chats.part_text, content) if text is not None)
 
 
 def _choices(kind: Kind, request: Json, response: Json) -> Iterator[Answer]:
@@ -279,19 +278,15 @@ def _turns(messages: Any) -> Iterator[Message]:
         if not isinstance(turn, Mapping):
             continue
         if turn.get("type") == "function_call_output":
-            yield Message(role="user", content=f"Tool result: {part_text(turn.get('output'))}")
+            yield chats.api_turn("tool", part_text(turn.get("output")))
             continue
         if turn.get("type", "message") != "message":
             continue  # reasoning, and calls that the assistant made
         text = part_text(turn.get("content"))
-        role = _ROLES.get(str(turn.get("role")))
-        if role == "assistant":
+        if turn.get("role") == "assistant":
             text = split_reasoning(text)[1]
-            if not text and (turn.get("tool_calls") or turn.get("function_call")):
-                continue
-        elif role is None:
-            role, text = "user", f"Tool result: {text}"
-        yield Message(role=role, content=text)
+        if not chats.is_bare_call(turn, text):
+            yield chats.api_turn(turn.get("role"), text)
 
 
 def _refuse(constant: str) -> Any:
