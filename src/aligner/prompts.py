@@ -140,12 +140,16 @@ class PromptFormat:
             PromptError: a text cannot be encoded without a special token's id.
         """
         flags = self._imitated(chat, prefix + answer)
-        ids = self._ids(codec, question_text(chat), answer, prefix)
-        if max_tokens is None or len(ids) <= max_tokens:
-            return EncodedPrompt(ids=ids, flags=flags)
+        if max_tokens is None or len(chat) < 2 or not codec.exceeds(question_text(chat), max_tokens):
+            ids = self._ids(codec, question_text(chat), answer, prefix)
+            if max_tokens is None or len(ids) <= max_tokens:
+                return EncodedPrompt(ids=ids, flags=flags)
 
         def fits(dropped: int) -> bool:
-            return len(self._ids(codec, question_text(chat[dropped:]), answer, prefix)) <= max_tokens
+            question = question_text(chat[dropped:])  # of one that is far too long, the beginning is enough
+            return not codec.exceeds(question, max_tokens) and (
+                len(self._ids(codec, question, answer, prefix)) <= max_tokens
+            )
 
         turns = range(1, len(chat))
         dropped = min(bisect.bisect_left(turns, True, key=fits) + 1, len(chat) - 1)
@@ -165,6 +169,14 @@ class PromptFormat:
         if self.name != "chat":
             return (*codec.first_ids, *codec.encode(self.before + question + self.between + answer))
         return self._before_answer(codec, question) + codec.encode(answer)
+
+    def encode_before(self, codec: TextCodec, chat: Chat) -> tuple[int, ...] | None:
+        """The ids of `encode_open` before the answer; None in a format that is encoded as one text.
+
+        Raises:
+            PromptError: as `encode`.
+        """
+        return self._before_answer(codec, question_text(chat)) if self.name == "chat" else None
 
     def encode_correction(self, codec: TextCodec, correction: str) -> tuple[int, ...]:
         """Token ids of the completion, the end token last: what training takes its loss on.

@@ -15,6 +15,9 @@ from aligner.errors import PromptError
 # whichever codecs they share a tokenizer.
 _LOCKS: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
 
+_CHARACTERS = 8  # of a text, that are one token at the least in all but blanks and the like
+_ABOUT = 64  # tokens
+
 
 class TextCodec:
     """A tokenizer, used safely.
@@ -58,6 +61,13 @@ class TextCodec:
         edges = sorted({0, len(text), *(match.start() + 1 for match in self._tokens.finditer(text))})
         pieces = (text[start:stop] for start, stop in itertools.pairwise(edges))
         return tuple(i for piece in pieces for i in self._without_reserved(piece))
+
+    def exceeds(self, text: str, most: int) -> bool:
+        """Whether the beginning of a long text has more than so many tokens already; False says nothing of it."""
+        # A cut changes a few of the tokens before it in vocabularies that join across words.
+        enough = most + _ABOUT
+        start = enough * _CHARACTERS
+        return len(text) > 2 * start and len(self.encode(text[:start])) > enough
 
     def spells_reserved(self, text: str) -> bool:
         """Whether a text holds the name of a reserved token, which a server that encodes it would take for one."""

@@ -180,14 +180,16 @@ def _ask_a_real_upstream(corrector: Path, upstream: str) -> None:
     model = str(corrector / "model")
     ask: dict[str, Any] = {"model": model, "messages": QUESTION, "max_tokens": 12, "temperature": 0}
     with openai.OpenAI(base_url=upstream, api_key="k", timeout=120) as direct:
-        answer = direct.chat.completions.create(**ask).choices[0].message.content or ""
+        said = direct.chat.completions.create(**ask).choices[0]
+        answer = said.message.content or ""
         listed = direct.models.list().data
     with (
         Aligner.from_pretrained(corrector) as aligner,
         standing(unused, aligner, upstream=(upstream,)) as stand,
         openai.OpenAI(base_url=f"{stand.url}/v1", api_key="k", timeout=120) as client,
     ):
-        corrected = aligner.correct(QUESTION, answer) if answer.strip() else None
+        whole = bool(answer.strip()) and said.finish_reason != "length"
+        corrected = aligner.correct(QUESTION, answer) if whole else None
         wanted = answer if corrected is None else corrected.text
         # What was sent is not taken back where only the whole text trips a guard; the last chunk says so then.
         written = answer if corrected is None else corrected.completion.text

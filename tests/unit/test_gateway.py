@@ -663,13 +663,13 @@ def test_an_upstreams_stream_breaks(how: str) -> None:
 def test_completions_stream() -> None:
     async def handler(call: Call) -> None:
         words = [{"index": 0, "text": t, "logprobs": None, "finish_reason": None} for t in ("a", " beta", "")]
-        words[-1]["finish_reason"] = "length"
+        words[-1]["finish_reason"] = "stop"
         await call.stream([{"id": "c", "object": "text_completion", "choices": [w]} for w in words])
 
     with standing(handler) as stand:
         found = chunks(post(stand.url, {"model": "m", "prompt": "q", "stream": True}, "/v1/completions"))
     assert text_of(found) == "a omega"
-    assert found[-2]["choices"][0]["finish_reason"] == "length"
+    assert found[-2]["choices"][0]["finish_reason"] == "stop"
 
 
 def test_responses_stream() -> None:

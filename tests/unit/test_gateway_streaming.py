@@ -17,7 +17,7 @@ from aligner.correct.keep_best import KeepBest
 from aligner.correct.outcome import ScriptWatch
 from aligner.correct.ticket import Row
 from aligner.errors import ConfigError
-from tests.models import byte_bpe_tokenizer, tiny_aligner, tiny_model
+from tests.models import byte_bpe_tokenizer, tiny_aligner, tiny_model, writes
 from tests.serving import Call, chat_chunk, chat_stream, standing
 from tests.taught import FINE, taught_aligner
 from tests.unit.test_gateway import ASK, CHAT, answering, chunks, post, text_of
@@ -155,6 +155,15 @@ def test_a_foreign_script_stops_the_stream_and_is_named(monkeypatch) -> None:
             found = chunks(post(stand.url, STREAM))
         assert text_of(found) == "The fox "
         assert found[-2]["choices"][0]["aligner"] == {"original": "The fox sat.", "reason": "script_leak", "late": True}
+
+
+def test_the_last_chunk_tells_the_flags(monkeypatch) -> None:
+    with tiny_aligner(context=1024) as aligner:
+        writes(aligner, "The 5 foxes sat on the mat.", monkeypatch)
+        with standing(slowly("The 4 foxes sat on the mat."), aligner) as stand:
+            found = chunks(post(stand.url, {**ASK, "stream": True, "aligner": {"return": ["flags"]}}))
+    assert text_of(found) == "The 5 foxes sat on the mat."
+    assert found[-2]["choices"][0]["aligner"] == {"flags": ["changed_numbers"]}
 
 
 def test_the_best_of_several_is_not_read_ahead() -> None:

@@ -65,7 +65,8 @@ def test_every_reason_has_words() -> None:
     block = script.partition("const REASONS = {")[2].partition("};")[0]
     told = set(re.findall(r"^  (\w+): \"", block, re.MULTILINE))
     kept = {*get_args(GuardName), *get_args(get_args(KeptBecause)[1])}
-    ours = {"off", "share", "shadow", "structured_output", "infill", "no_question", "prefill", "tool_calls", "empty",
-            "content_filter", "upstream_status", "correction_failed", "correction_timeout", "queue_full"}  # fmt: skip
+    ours = {"off", "share", "shadow", "structured_output", "infill", "no_question", "unseen_turns", "prefill",
+            "tool_calls", "empty", "content_filter", "length", "upstream_status", "correction_failed",
+            "correction_timeout", "queue_full"}  # fmt: skip
     assert len(kept) > 10
     assert told == kept | ours

@@ -22,9 +22,9 @@ from aligner.correct.remote import RemoteAligner
 from aligner.correct.sentence_session import SentenceSession
 from aligner.types import Completion
 from tests.models import llama2_tokenizer, tiny_aligner
-from tests.serving import Call, RuleCorrector, Upstream, chat_reply, chat_stream, serving_app, standing
+from tests.serving import Call, RuleCorrector, Upstream, chat_chunk, chat_reply, chat_stream, serving_app, standing
 from tests.unit.test_gateway import ASK, answering, chunks, post, text_of
-from tests.unit.test_gateway_streaming import sentence_aligner, slowly
+from tests.unit.test_gateway_streaming import sentence_aligner, slowly, until
 
 STREAM = {**ASK, "stream": True}
 THREE = "One. Two. Three."
@@ -190,6 +190,40 @@ def test_a_sentence_that_does_not_fit_is_refused_where_that_is_asked_for(
         assert (whole.status_code, whole.json()["error"]["code"]) == (413, "answer_too_long")
     with standing(slowly(THREE), sentences, sentences=live) as stand:
         assert text_of(chunks(post(stand.url, STREAM))) == "Uno. Two. Three."
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_the_sentences_that_stayed_are_told(sentences: Aligner, monkeypatch: pytest.MonkeyPatch, live: bool) -> None:
+    ruled(sentences, monkeypatch, "too_long")
+    with standing(slowly(THREE), sentences, sentences=live) as stand:
+        found = chunks(post(stand.url, {**STREAM, "aligner": {"return": ["flags"]}}))
+    assert found[-2]["choices"][0]["aligner"]["flags"] == ["kept_sentences:too_long:1"]
+
+
+@pytest.mark.parametrize("how", ["too_long", "error"])
+def test_a_stream_that_failed_ends_before_its_upstream_does(
+    sentences: Aligner, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    ruled(sentences, monkeypatch, how)
+    gone: list[bool] = []
+
+    async def endless(call: Call) -> None:
+        await call.send({"type": "http.response.start", "status": 200,
+                         "headers": [(b"content-type", b"text/event-stream")]})  # fmt: skip
+        for text in ("One. ", "Two. ", "Three. "):
+            data = b"data: " + json.dumps(chat_chunk({"content": text})).encode() + b"\n\n"
+            await call.send({"type": "http.response.body", "body": data, "more_body": True})
+        await call.gone()
+        gone.append(True)
+
+    with standing(endless, sentences, strict=True, sentences=True) as stand:
+        found = chunks(post(stand.url, STREAM))
+        assert until(lambda: gone), "nobody waits for what is left"
+        page = httpx2.get(stand.url + "/metrics").text
+    code = "answer_too_long" if how == "too_long" else "correction_failed"
+    assert (text_of(found), found[-1]["error"]["code"]) == ("Uno.", code)
+    reason = "too_long" if how == "too_long" else code
+    assert f'aligner_kept_total{{reason="{reason}"}} 1.0' in page
 
 
 def test_what_is_half_corrected_is_no_correction(sentences: Aligner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,18 @@ def test_done_ends_an_answer_without_a_finish_reason(path: str) -> None:
     assert all(c["choices"][0]["finish_reason"] is None for c in found[:-1]), "no reason is made up"
 
 
+@pytest.mark.parametrize("path", ["chat", "completions"])
+def test_done_behind_an_error_ends_no_answer(path: str) -> None:
+    """So does vLLM end a stream that it cannot go on with."""
+    made: list[Any] = chat_stream("a beta")[:-1] if path == "chat" else [completion_chunk("a "), completion_chunk("b")]
+    with standing(streaming(*made, {"error": {"message": "boom", "code": 500}})) as stand:
+        body, url = (STREAM, "/v1/chat/completions") if path == "chat" else (COMPLETION, "/v1/completions")
+        found = chunks(post(stand.url, body, url))
+        assert not stand.corrector.asked
+    assert text_of(found[:-2]) == ""
+    assert found[-2:] == [{"error": {"message": "boom", "code": 500}}, "[DONE]"]
+
+
 def test_no_done_and_no_finish_reason_is_half_an_answer() -> None:
     with standing(streaming(*chat_stream("a beta")[:-1], done=False)) as stand:
         found = chunks(post(stand.url, STREAM))

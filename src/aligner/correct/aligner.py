@@ -18,8 +18,9 @@ from aligner.correct.session import Session
 from aligner.errors import ConfigError, DataError
 from aligner.generate.collect import closing, in_order
 from aligner.generate.hf import Dtype, Quantize, context_length, load_causal_lm
+from aligner.prompts import question_text
 from aligner.tokens import TextCodec
-from aligner.types import Correction, Delta, Message, Sampling, Triplet, as_chat
+from aligner.types import Chat, Correction, Delta, Message, Sampling, Triplet, as_chat
 
 Question = str | Sequence[Message | Mapping[str, Any]]
 
@@ -277,13 +278,19 @@ class Aligner:
                     chat, sentence, sampling, gate=self.gate, prefix=prefix, behind=behind
                 ),
                 settle=lambda job, ticket: jobs.settle(job, ticket).completion,
-                known=lambda prefix: self.card.prompt.encode_open(self.codec, chat, prefix)[: self.context - 1],
+                known=lambda prefix: self._known(chat, prefix),
             )  # fmt: skip
         return Session(
             chat, loop=self._loop, codec=self.codec, prompt=self.card.prompt, context=self.context,
             job=lambda answer: jobs.job(chat, answer, sampling, wanted, self.gate), settle=jobs.settle,
             guards=self.guards, ahead=ahead,
         )  # fmt: skip
+
+    def _known(self, chat: Chat, prefix: str) -> tuple[int, ...]:
+        """What can be read before a sentence is there; nothing where the oldest turns will be left out."""
+        if self.codec.exceeds(question_text(chat), self.context):
+            return ()
+        return self.card.prompt.encode_open(self.codec, chat, prefix)[: self.context - 1]
 
     def _jobs(self) -> Jobs:
         return Jobs(

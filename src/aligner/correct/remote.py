@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 from aligner.correct import outcome
 from aligner.correct.aligner import Question
+from aligner.correct.apart import apart, length
 from aligner.correct.card import AlignerCard, checkpoint_place, load_card
 from aligner.correct.guards import GuardPolicy, ResponseFormat, is_json
 from aligner.errors import ConfigError, PromptError
@@ -127,7 +128,8 @@ class RemoteAligner:
             GenerationError: the account has no credit left.
         """
         wanted = ResponseFormat.parse(response_format)
-        job = self._job(question, answer, sampling)
+        chat = as_chat(question)
+        job = await apart(length(chat, answer), self._job, chat, answer, sampling)
         if job.body is None:
             return self._kept(job)
         async with self._api.connected() as link, link.slots:
@@ -164,7 +166,8 @@ class RemoteAligner:
             ConfigError, GenerationError: as `acorrect`.
         """
         wanted = ResponseFormat.parse(response_format)
-        job = self._job(question, answer, sampling)
+        chat = as_chat(question)
+        job = await apart(length(chat, answer), self._job, chat, answer, sampling)
         if job.body is None or job.tight or wanted is not None or is_json(answer):  # as Aligner.stream does
             kept = await self.acorrect(question, answer, sampling, response_format=response_format)
             yield Delta(text=kept.text)
@@ -191,8 +194,8 @@ class RemoteAligner:
                             text = text if texts else outcome.trimmed(self.card.prompt, answer, text)
                             if watch.leaks(text):
                                 yield Delta(text="" if texts else answer)
-                                yield Delta(text="", finish_reason="cancelled", usage=usage_of(usage),
-                                            kept_because="script_leak")  # fmt: skip
+                                seen = Completion(text="", finish_reason="cancelled", usage=usage_of(usage))
+                                yield _last(outcome.kept(job.chat, answer, job.prompt, seen, "script_leak"))
                                 return
                             if text:
                                 texts.append(text)
@@ -230,9 +233,8 @@ class RemoteAligner:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _job(self, question: Question, answer: str, sampling: Sampling | None) -> _Job:
-        chat, sampling = as_chat(question), sampling or self.sampling
-        form = self.card.prompt
+    def _job(self, chat: Chat, answer: str, sampling: Sampling | None) -> _Job:
+        sampling, form = sampling or self.sampling, self.card.prompt
         try:
             likely = len(form.encode_correction(self.codec, answer)) - 1
             prompt = form.encode(self.codec, chat, answer, max_tokens=max(self.context - likely - 1, 1))

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 from aligner.correct import outcome
+from aligner.correct.apart import apart, length
 from aligner.correct.decoding import StepLoop
 from aligner.correct.guards import GuardPolicy, ResponseFormat, check, is_json, may_become_json
 from aligner.correct.job import Job
@@ -117,7 +118,7 @@ class SentenceSession:
     async def live(self) -> AsyncIterator[Delta]:
         """The corrected sentences, each as soon as it is done, until `end` was called. Leaving early cancels."""
         try:
-            self._read_ahead()
+            await self._read_ahead()
             while (coming := await self._coming.get()) is not None:
                 if not self._shown:
                     self._held = self._wanted is not None or self._is_json()
@@ -134,7 +135,7 @@ class SentenceSession:
             if rest := parts(self.text)[1] if shown else done.text:
                 yield Delta(text=rest)
             yield Delta(text="", finish_reason=done.completion.finish_reason, usage=self._usage,
-                        kept_because=done.kept_because, error=done.completion.error)  # fmt: skip
+                        kept_because=done.kept_because, flags=done.flags, error=done.completion.error)  # fmt: skip
         finally:
             self.close()
 
@@ -164,7 +165,7 @@ class SentenceSession:
 
     async def _asked(self, core: str, behind: str) -> tuple[str, KeptBecause | None]:
         self._count += 1
-        job = self._job(core, self._shown, behind)
+        job = await apart(length(self._chat, self._shown, core), self._job, core, self._shown, behind)
         ticket: Ticket | None = None
         if job.request is not None:
             ticket = self._loop.start().submit(job.request, reading=self._row.reading)
@@ -178,7 +179,7 @@ class SentenceSession:
             self._error = written.error if reason == "error" else self._error or written.error
         new = core if reason is not None else written.text.strip()
         if not self._failed:
-            self._read_ahead(self._shown + (self._behind if self._shown and new else "") + new)
+            await self._read_ahead(self._shown + (self._behind if self._shown and new else "") + new)
         return new, reason
 
     def _why_kept(self, core: str, written: Completion, job: Job) -> KeptBecause | None:
@@ -195,10 +196,10 @@ class SentenceSession:
             policy=self._guards,
         )
 
-    def _read_ahead(self, prefix: str = "") -> None:
+    async def _read_ahead(self, prefix: str = "") -> None:
         """The question, and what was corrected so far, are read while the next sentence is still being written."""
         try:
-            self._row.open(self._known(prefix))
+            self._row.open(await apart(length(self._chat, prefix), self._known, prefix))
         except PromptError:
             return
 

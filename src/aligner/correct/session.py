@@ -7,18 +7,20 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from aligner.correct import outcome
+from aligner.correct.apart import apart, length
 from aligner.correct.decoding import StepLoop
 from aligner.correct.guards import GuardPolicy
 from aligner.correct.job import Job
 from aligner.correct.open_row import OpenRow
 from aligner.correct.ticket import Ticket
 from aligner.errors import PromptError
-from aligner.prompts import PromptFormat
+from aligner.prompts import PromptFormat, question_text
 from aligner.tokens import IncrementalText, TextCodec
 from aligner.types import Chat, Correction, Delta
 
 # New text is worth encoding the whole answer again when it is so many characters long, and such a share of what was
-# encoded before: then all of that costs a small multiple of encoding the answer once.
+# encoded before: then all of that costs a small multiple of encoding the answer once. Where the question is encoded
+# with it each time, it counts, too.
 _ENOUGH, _SHARE = 24, 16
 
 
@@ -53,9 +55,10 @@ class Session:
         self._job, self._settle, self._guards = job, settle, guards
         self._pieces: list[str] = []
         self._length = self._encoded = 0
+        self._before: tuple[int, ...] | None = None  # ids of what stands before the answer, where they are apart
         self._row = OpenRow(loop)
         if ahead:
-            self._row.open(self._known())
+            self._row.open(self._first())
 
     @property
     def text(self) -> str:
@@ -73,8 +76,8 @@ class Session:
 
     async def finish(self, answer: str | None = None) -> Correction:
         """The correction of the whole answer; `answer` is what was pushed unless given."""
-        job = self._job(self.text if answer is None else answer)
         try:
+            job = await self._made(answer)
             if job.request is None:
                 return self._settle(job, None)
             ticket = self._loop.start().submit(job.request, reading=self._row.reading)
@@ -91,9 +94,9 @@ class Session:
         delta's `kept_because`. An answer that does not fit is handed through as it is. What must stay JSON, or might
         not fit, comes in one piece.
         """
-        job = self._job(self.text if answer is None else answer)
         ticket: Ticket | None = None
         try:
+            job = await self._made(answer)
             if job.request is None:
                 kept = self._settle(job, None)
                 yield Delta(text=kept.text)
@@ -125,7 +128,7 @@ class Session:
                     await ticket.ended()
                     done = self._settle(job, ticket)
                     yield Delta(text="", finish_reason="cancelled", usage=done.completion.usage,
-                                kept_because="script_leak", gate=done.gate)  # fmt: skip
+                                kept_because="script_leak", flags=done.flags, gate=done.gate)  # fmt: skip
                     return
                 if text:
                     shown = True
@@ -143,10 +146,30 @@ class Session:
         """Give up what was read ahead. Closing twice does nothing."""
         self._row.close()
 
+    async def _made(self, answer: str | None) -> Job:
+        answer = self.text if answer is None else answer
+        return await apart(length(self._chat, answer), self._job, answer)
+
+    def _first(self) -> tuple[int, ...] | None:
+        """Ids of the prompt before there is an answer; None where they cannot be read ahead."""
+        question = question_text(self._chat)
+        try:
+            if self._codec.exceeds(question, self._context):
+                return None  # its oldest turns will be left out
+            self._before = self._prompt.encode_before(self._codec, self._chat)
+        except PromptError:
+            return None
+        if self._before is None:
+            self._length = self._encoded = len(question)
+        return self._known()
+
     def _known(self) -> tuple[int, ...] | None:
         """Ids of the prompt as far as it is known; None where they cannot be read ahead."""
         try:
-            ids = self._prompt.encode_open(self._codec, self._chat, self.text)
+            if self._before is None:
+                ids = self._prompt.encode_open(self._codec, self._chat, self.text)
+            else:
+                ids = self._before + self._codec.encode(self.text)
         except PromptError:
             return None
         return ids if len(ids) < self._context else None

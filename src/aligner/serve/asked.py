@@ -8,6 +8,7 @@ from aligner.serve import wire
 from aligner.serve.chunks import ChunkStream
 from aligner.serve.events import EventStream
 from aligner.serve.options import Options
+from aligner.serve.stops import stop_sequences
 from aligner.serve.upstreams import Route
 from aligner.serve.wire import Answer, Json
 from aligner.types import Corrector
@@ -32,7 +33,8 @@ class Asked:
         return EventStream(self.body) if self.kind == "responses" else ChunkStream(self.kind, self.body)
 
     def formatted(self, answers: list[Answer]) -> list[Answer]:
-        """Answers to this request, which know the format that they must keep to."""
+        """Answers to this request, which know what their corrections must be."""
+        stops = stop_sequences(self.body)
         for answer in answers:
-            answer.wanted = self.wanted
+            answer.wanted, answer.stops = self.wanted, stops
         return answers

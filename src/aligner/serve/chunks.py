@@ -59,6 +59,7 @@ class ChunkStream:
         self._tail: list[Json] = []
         self._spent = Usage()
         self._described = 0
+        self._failed = False
         self.live: set[Place] = set()
         """Where corrected text is shown before the answer is whole; whoever shows it says so."""
         self.done = False
@@ -88,7 +89,8 @@ class ChunkStream:
         if event.data.strip() == b"[DONE]":
             self.done = True
             for index, held in self._choices.items():
-                if held.last is None:  # nothing says why it ended, and nothing is made up
+                # Nothing says why it ended, and nothing is made up; behind an error it is half an answer.
+                if held.last is None and not self._failed:
                     held.last = self._made(index, {} if self._kind == "chat" else "")
                     self._close(index, held, step)
         elif not event.data:
@@ -150,7 +152,7 @@ class ChunkStream:
 
     def _read(self, chunk: Json, event: sse.Event, step: Step) -> None:
         if chunk.get("error"):
-            step.failed = True
+            step.failed = self._failed = True
             step.now.append(event.raw)
             return
         choices = chunk.get("choices")
@@ -240,10 +242,8 @@ class ChunkStream:
             echoed, text = wire.strip_echo(self._request, chat, text)
             head, text = wire.split_reasoning(text)
             head = echoed + head
-        untouched = "content_filter" if _choice(held.last).get("finish_reason") == "content_filter" else None
-        untouched = (
-            untouched or ("tool_calls" if held.called else None) or wire.why_not(self._kind, self._request, chat)
-        )
+        untouched = wire.cut(_choice(held.last)) or ("tool_calls" if held.called else None)
+        untouched = untouched or wire.why_not(self._kind, self._request, chat)
         if head and (index, 0) in self.live:  # it was taken for the answer, and what was shown cannot be taken back
             head, text, untouched = "", head + text, untouched or "reasoning"
         if head:

@@ -160,6 +160,8 @@ class Corrected:
             if reply.status == 404 and asked.untouched is None and not asked.route.upstream.name:
                 await self._not_found(asked, exchange, reply)
                 return
+            if asked.untouched is not None and reply.status == 200:
+                metrics.untouched(asked.untouched, wire.count(asked.kind, asked.body))
             if asked.untouched is not None or reply.status != 200:
                 await self._through(exchange, reply, asked.untouched or "upstream_status")
                 return

@@ -191,7 +191,7 @@ class EventStream:
         if not step.ready:  # some servers leave the end empty
             said = [{"type": "output_text", "text": self._texts[place].said} for place in heard]
             items = [{"type": "message", "content": [part]} for part in said]
-            step.ready = wire.answers("responses", self._request, {"output": items})
+            step.ready = wire.answers("responses", self._request, {**response, "output": items})
         for i, answer in enumerate(step.ready):
             # The events' own numbers count, as clients know the texts by them.
             place = heard[i] if len(heard) == len(step.ready) else _place(response, answer)

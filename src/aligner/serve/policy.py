@@ -15,6 +15,7 @@ from aligner.generate.collect import closing
 from aligner.serve.failures import as_told, did_not_fit, reported
 from aligner.serve.metrics import Metrics
 from aligner.serve.outcome import Outcome
+from aligner.serve.stops import StopWatch, stopped
 from aligner.serve.wire import Answer
 from aligner.types import Chat, Completion, Correction, Corrector, Delta, Opened, OpenedLive, Opens, Usage
 
@@ -111,6 +112,7 @@ class Policy:
             return
         began = perf_counter()
         shown: list[str] = []
+        watch = StopWatch(answer.stops, answer.text)
         held = ""  # the whole answer in one piece may be a copy, or what is kept because of a failure
         ended = Delta(text="", finish_reason="error", kept_because="error")
         failure: Exception | None = None
@@ -132,7 +134,7 @@ class Policy:
                             piece, held = held + delta.text, ""
                             if not shown and piece == answer.text and delta.finish_reason is None:
                                 held = piece
-                            else:
+                            elif piece := watch.push(piece):
                                 if not shown:
                                     self.metrics.first_seconds.observe(perf_counter() - began)
                                 shown.append(piece)
@@ -144,28 +146,25 @@ class Policy:
             failure = e
         if refused is not None:
             raise refused
-        kept = ended.kept_because
-        if failure is None and kept == "error":
+        if failure is None and ended.kept_because == "error":
             failure = reported(ended.error)
         if failure is not None:
-            rest = opened.unshown if isinstance(opened, OpenedLive) else None
+            rest = watch.rest() + opened.unshown * (not watch.hit) if isinstance(opened, OpenedLive) else None
             for last in self._broken(answer, failure, "".join(shown), rest):
                 yield last
             return
-        if held:
-            shown.append(held)
-            yield held
-        completion = Completion(text="".join(shown), finish_reason=ended.finish_reason or "stop",
-                                usage=ended.usage or Usage())  # fmt: skip
-        correction = Correction(question=answer.question, answer=answer.text, text=completion.text,
-                                completion=completion, kept_because=kept, gate=ended.gate)  # fmt: skip
-        seconds = perf_counter() - began
-        self.metrics.corrected(correction, seconds)
-        yield Outcome(text=correction.text, reason=kept, correction=correction, seconds=seconds,
-                      late=kept is not None and not correction.is_copy,
-                      buffered=isinstance(corrector, KeepBest))  # fmt: skip
+        if rest := watch.rest() + held:
+            shown.append(rest)
+            yield rest
+        outcome = self._ended(answer, "".join(shown), ended, watch, perf_counter() - began,
+                              buffered=isinstance(corrector, KeepBest))  # fmt: skip
+        if not shown:
+            yield outcome.text
+        yield outcome
 
-    async def live(self, opened: OpenedLive, whole: asyncio.Future[Answer]) -> AsyncIterator[str | Outcome]:
+    async def live(
+        self, opened: OpenedLive, whole: asyncio.Future[Answer], stops: tuple[str, ...] = ()
+    ) -> AsyncIterator[str | Outcome]:
         """As `stream`, of an answer that is not whole yet: `whole` is done when it is.
 
         Raises:
@@ -173,7 +172,7 @@ class Policy:
         """
         began = ready = perf_counter()
         shown: list[str] = []
-
+        watch = StopWatch(stops)
         showing = False
 
         def over(_: asyncio.Future[Answer]) -> None:
@@ -195,13 +194,13 @@ class Policy:
                         if self.strict and delta.kept_because == "too_long":
                             refused = self._too_long(None)
                             break
-                        if delta.text:
+                        if piece := watch.push(delta.text):
                             if not shown:
                                 self.metrics.first_seconds.observe(perf_counter() - began)
-                            shown.append(delta.text)
+                            shown.append(piece)
                             showing = True
                             limit.reschedule(None)  # the time that the client takes is not the corrector's
-                            yield delta.text
+                            yield piece
                             showing = False
                         if whole.done():
                             limit.reschedule(asyncio.get_running_loop().time() + self.timeout)
@@ -211,39 +210,59 @@ class Policy:
             failure = e
         if refused is not None:
             raise refused
-        answer = await whole
         if failure is None and last.kept_because == "error":
             failure = reported(last.error)
+        if failure is not None and self.on_failure == "error":
+            raise self._told(failure)  # the rest of the answer changes nothing of that
+        answer = await whole
         if failure is not None:
-            for part in self._broken(answer, failure, "".join(shown), opened.unshown):
+            rest = watch.rest() + opened.unshown * (not watch.hit)
+            for part in self._broken(answer, failure, "".join(shown), rest):
                 yield part
             return
-        completion = Completion(text="".join(shown), finish_reason=last.finish_reason or "stop",
-                                usage=last.usage or Usage())  # fmt: skip
-        correction = Correction(question=answer.question, answer=answer.text, text=completion.text,
-                                completion=completion, kept_because=last.kept_because)  # fmt: skip
-        seconds = perf_counter() - ready
-        self.metrics.corrected(correction, seconds)
-        reason = answer.untouched or last.kept_because
-        yield Outcome(text=correction.text, reason=reason, correction=correction, seconds=seconds,
-                      late=reason is not None and not correction.is_copy)  # fmt: skip
+        if rest := watch.rest():
+            shown.append(rest)
+            yield rest
+        outcome = self._ended(answer, "".join(shown), last, watch, perf_counter() - ready)
+        if not shown:
+            yield outcome.text
+        yield outcome
 
     def _outcome(self, answer: Answer, correction: Correction, began: float) -> Outcome:
         if correction.kept_because == "error":
             return self._failed(answer, reported(correction.completion.error))
         if self.strict and did_not_fit(correction):
             raise self._too_long(correction.completion.error)
+        correction = stopped(correction, answer.stops, formatted=answer.wanted is not None)
         seconds = perf_counter() - began
         self.metrics.corrected(correction, seconds)
         return Outcome(text=correction.text, reason=correction.kept_because, correction=correction, seconds=seconds)
+
+    def _ended(
+        self, answer: Answer, shown: str, last: Delta, watch: StopWatch, seconds: float, *, buffered: bool = False
+    ) -> Outcome:
+        """What became of an answer whose correction was streamed; where nothing was shown, it stays."""
+        kept = last.kept_because if shown or not watch.hit else "emptied"
+        text = shown or (answer.text if watch.hit else "")
+        completion = Completion(text=shown, finish_reason=last.finish_reason or "stop", usage=last.usage or Usage())
+        correction = Correction(question=answer.question, answer=answer.text, text=text, completion=completion,
+                                kept_because=kept, flags=watch.flags(last.flags), gate=last.gate)  # fmt: skip
+        self.metrics.corrected(correction, seconds)
+        reason = answer.untouched or kept
+        return Outcome(text=text, reason=reason, correction=correction, seconds=seconds,
+                       late=reason is not None and not correction.is_copy, buffered=buffered)  # fmt: skip
 
     def _untouched(self, answer: Answer) -> Outcome:
         self.metrics.untouched(answer.untouched or "")
         return Outcome(text=answer.text, reason=answer.untouched)
 
-    def _failed(self, answer: Answer, error: Exception) -> Outcome:
+    def _told(self, error: Exception) -> RequestError:
         told = as_told(error)
         self.metrics.failed(told.code)
+        return told
+
+    def _failed(self, answer: Answer, error: Exception) -> Outcome:
+        told = self._told(error)
         if self.on_failure == "pass-through":
             return Outcome(text=answer.text, reason=told.code)
         raise told

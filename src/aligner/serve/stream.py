@@ -17,6 +17,7 @@ from aligner.serve.asked import Asked
 from aligner.serve.chunks import Place
 from aligner.serve.outcome import Outcome
 from aligner.serve.policy import Policy
+from aligner.serve.stops import stop_sequences
 from aligner.serve.upstreams import Reply, Upstreams
 from aligner.serve.wire import Answer
 from aligner.types import Opened, OpenedLive
@@ -60,52 +61,65 @@ class CorrectedStream:
         self._asked, self._exchange, self._upstreams, self._policy = asked, exchange, upstreams, policy
         self._sentences, self._began = sentences, began
         self._shape = asked.stream()
-        self._broken: list[RequestError] = []
+        self._failed = False  # as the upstream says itself
         self._live: dict[Place, _Showing] = {}
 
     async def send(self, reply: Reply) -> None:
         """Send it to its end; what breaks it is its last event."""
-        failed, ended = False, 0.0
+        broken: RequestError | None = None
         with Ahead(self._open) as ahead:
-            async with asyncio.TaskGroup() as group:
-                try:
-                    async with closing(self._events(reply)) as events:
-                        async for event in events:
-                            failed = await self._take(event, ahead, group) or failed
-                            if self._shape.done:
-                                break
-                        ended = perf_counter()
-                        await _drained(events)
-                except RequestError as e:
-                    self._broken.append(e)
-                for left in self._live.values():  # the upstream broke off: they would wait for ever
-                    if left.task is not None:
-                        left.task.cancel()
-                self._policy.metrics.upstream_seconds.observe((ended or perf_counter()) - self._began)
-        if not self._broken and not failed and not self._shape.whole:
-            self._broken.append(_broke_off())
-        if self._broken:
-            await self._exchange.end(self._shape.error(self._broken[0]))
+            try:
+                # An answer that cannot be shown ends it all: nobody reads on what the upstream writes.
+                async with asyncio.TaskGroup() as group:
+                    broken = await self._read(reply, ahead, group)
+            except* RequestError as group_of:
+                broken = _first(group_of)
+        if broken is None and not self._failed and not self._shape.whole:
+            broken = _broke_off()
+        if broken is not None:
+            await self._exchange.end(self._shape.error(broken))
+        elif self._failed:  # the upstream's own error was its last word
+            await self._exchange.end(sse.DONE if self._shape.done else b"")
         else:
-            await self._exchange.end(b"" if failed else self._shape.end())
+            await self._exchange.end(self._shape.end())
+
+    async def _read(self, reply: Reply, ahead: Ahead, group: asyncio.TaskGroup) -> RequestError | None:
+        """Read what the upstream writes to its end; returns what breaks it."""
+        broken, ended = None, 0.0
+        try:
+            async with closing(self._events(reply)) as events:
+                async for event in events:
+                    await self._take(event, ahead, group)
+                    if self._shape.done:
+                        break
+                ended = perf_counter()
+                await _drained(events)
+        except RequestError as e:
+            broken = e
+        for left in self._live.values():  # the upstream broke off: they would wait for ever
+            if left.task is not None:
+                left.task.cancel()
+        self._policy.metrics.upstream_seconds.observe((ended or perf_counter()) - self._began)
+        return broken
 
     def _open(self, place: Place) -> Opened | None:
         if self._asked.wanted is not None:  # such an answer is corrected as a whole
             return None
         return self._policy.open(self._shape.question(place), self._asked.corrector)
 
-    async def _take(self, event: sse.Event, ahead: Ahead, group: asyncio.TaskGroup) -> bool:
-        """Show what an event of the upstream leads to; returns whether the upstream says that it failed."""
+    async def _take(self, event: sse.Event, ahead: Ahead, group: asyncio.TaskGroup) -> None:
+        """Show what an event of the upstream leads to."""
         step = self._shape.feed(event)
+        self._failed = self._failed or step.failed
         if self._shape.held > self._upstreams.answer_limit:
             raise self._upstreams.too_long()
         await self._exchange.send(b"".join(step.now))
         for place, text in step.heard:
             opened = ahead.push(place, text)
             if self._sentences and isinstance(opened, OpenedLive):
-                whole = asyncio.get_running_loop().create_future()
-                showing = _Showing(place, self._policy.live(opened, whole), whole, opened)
-                showing.task = group.create_task(self._shown(showing))
+                whole, stops = asyncio.get_running_loop().create_future(), stop_sequences(self._asked.body)
+                showing = _Showing(place, self._policy.live(opened, whole, stops), whole, opened)
+                showing.task = group.create_task(self._show(showing))
                 self._live[place] = showing
                 self._shape.live.add(place)
         for answer in self._asked.formatted(step.ready):
@@ -114,9 +128,8 @@ class CorrectedStream:
             if begun is None:
                 pieces = self._policy.stream(answer, self._asked.corrector, ahead.take(place, answer.text))
                 begun = _Showing(place, pieces, asyncio.get_running_loop().create_future())
-                group.create_task(self._shown(begun))
+                group.create_task(self._show(begun))
             begun.end(answer, perf_counter() - self._began)
-        return step.failed
 
     async def _events(self, reply: Reply) -> AsyncIterator[sse.Event]:
         """The events of a reply; a connection that breaks is an error that can be told in the stream, unless nothing is
@@ -135,13 +148,12 @@ class CorrectedStream:
                 return
             raise _broke_off() from None
 
-    async def _shown(self, showing: _Showing) -> None:
-        try:
-            await self._show(showing)
-        except RequestError as e:
-            self._broken.append(e)
-
     async def _show(self, showing: _Showing) -> None:
+        """Show an answer.
+
+        Raises:
+            RequestError: it cannot be shown to its end.
+        """
         outcome = Outcome(text="")
         async with closing(showing.pieces) as pieces:
             async for piece in pieces:
@@ -164,6 +176,11 @@ async def _drained(events: AsyncIterator[sse.Event]) -> None:
         async with asyncio.timeout(_GRACE):
             async for _ in events:
                 pass
+
+
+def _first(group: BaseExceptionGroup[RequestError]) -> RequestError:
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found
 
 
 def _broke_off() -> RequestError:

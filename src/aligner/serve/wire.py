@@ -29,6 +29,10 @@ OF_TOKENS = ("logprobs", "token_ids", "annotations")
 _RUN_THERE = frozenset({
     "code_interpreter_call", "file_search_call", "image_generation_call", "mcp_call", "web_search_call",
 })  # fmt: skip
+# Why an answer ended before it was whole, by the finish reason of a choice or the detail of an incomplete response.
+_CUT = {"content_filter": "content_filter", "length": "length", "max_tokens": "length", "max_output_tokens": "length"}
+# Fields of the Responses API that stand for turns which its server keeps.
+_KEPT_THERE = ("previous_response_id", "conversation", "prompt")
 _STRUCTURED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar")
 
 
@@ -38,7 +42,7 @@ class Answer:
 
     `head` is reasoning (or an echoed prompt) that stands before the text and is never corrected or shown to the
     corrector. `untouched` says why the text is not to be corrected, `wanted` what it must be then (as the field
-    `response_format` of a request). `beside` is the object that carries its extension;
+    `response_format` of a request), `stops` what it must not hold. `beside` is the object that carries its extension;
     `described` are those that hold fields about its tokens.
     """
 
@@ -49,6 +53,7 @@ class Answer:
     head: str = ""
     untouched: str | None = None
     wanted: Json | None = None
+    stops: tuple[str, ...] = ()
     holder: Json = field(default_factory=dict)
     name: str = ""
     described: tuple[Json, ...] = ()
@@ -161,6 +166,8 @@ def why_not(kind: Kind, request: Json, chat: Chat) -> str | None:
         return "structured_output"
     if kind == "completions" and request.get("suffix"):
         return "infill"
+    if kind == "responses" and _has_unseen_turns(request):
+        return "unseen_turns"
     if not chat:
         return "no_question"
     return "prefill" if chat[-1].role == "assistant" else None
@@ -176,6 +183,16 @@ def answers(kind: Kind, request: Json, response: Json) -> list[Answer]:
         if answer.untouched is None and not answer.text.strip():
             answer.untouched = "empty"
     return found
+
+
+def cut(ending: Json | None) -> str | None:
+    """Why an answer is not whole, by the choice, or the whole response of the Responses API, that it ended with.
+
+    A fragment's correction would be another fragment, or longer than its client asked for.
+    """
+    details = (ending or {}).get("incomplete_details")
+    reason = details.get("reason") if isinstance(details, dict) else (ending or {}).get("finish_reason")
+    return _CUT.get(reason) if isinstance(reason, str) else None
 
 
 def tell_usage(response: Json, spent: Usage) -> None:
@@ -228,7 +245,7 @@ def _choices(kind: Kind, request: Json, response: Json) -> Iterator[Answer]:
             continue
         index = choice.get("index")
         index = index if isinstance(index, int) else place
-        stopped = "content_filter" if choice.get("finish_reason") == "content_filter" else None
+        stopped = cut(choice)
         if kind == "completions":
             if isinstance(choice.get("text"), str):
                 echoed, text = strip_echo(request, question(kind, request, index), choice["text"])
@@ -258,19 +275,26 @@ def _texts(message: Json, part_type: str) -> Iterator[tuple[Json, str]]:
 def _responses(response: Json) -> Iterator[Answer]:
     output = response.get("output")
     items = output if isinstance(output, list) else []
-    called = "tool_calls" if any(map(is_call, items)) else None
+    untouched = cut(response) or ("tool_calls" if any(map(is_call, items)) else None)
     for place, item in enumerate(items):
         if isinstance(item, dict) and item.get("type") == "message" and item.get("role", "assistant") == "assistant":
             for part, name in _texts(item, "output_text"):
                 head, text = split_reasoning(part[name])
                 yield Answer(index=place, question=(), text=text, head=head, beside=part, holder=part, name=name,
-                             untouched=called)  # fmt: skip
+                             untouched=untouched)  # fmt: skip
 
 
 def is_call(item: Any) -> bool:
     """Whether an item of the Responses API calls a tool that the client is to run; the answer is not whole then."""
     kind = str(item.get("type", "")) if isinstance(item, dict) else ""
     return kind.endswith("_call") and kind not in _RUN_THERE
+
+
+def _has_unseen_turns(request: Json) -> bool:
+    given = request.get("input")
+    parts = given if isinstance(given, list) else []
+    referred = any(isinstance(part, dict) and part.get("type") == "item_reference" for part in parts)
+    return referred or any(request.get(name) for name in _KEPT_THERE)
 
 
 def _turns(messages: Any) -> Iterator[Message]:

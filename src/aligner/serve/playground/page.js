@@ -15,6 +15,8 @@ const REASONS = {
   prefill: "the answer goes on from words that were given",
   tool_calls: "the answer calls a tool",
   content_filter: "the upstream's content filter cut it",
+  length: "the upstream cut it where it was as long as it may be",
+  unseen_turns: "its question goes on from turns that only the upstream has",
   empty: "there is no text to correct",
   upstream_status: "the upstream did not answer",
   cut: "the correction ended before it was finished",
