@@ -8,7 +8,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from aligner.correct.guards import GuardPolicy
 from aligner.errors import CheckpointError, ConfigError
+from aligner.serve import run as serve_run
 from aligner.serve.config import ServeConfig
 from aligner.types import Chat
 from tests.serving import Call, Stand, chat_reply, chat_stream, standing
@@ -127,6 +129,7 @@ def test_a_stream_of_the_best_comes_whole_and_says_so() -> None:
     [
         ({"gate": "balanced", "aligner": "http://127.0.0.1:1/v1", "tokenizer": "x"}, "runs here, not for an address"),
         ({"scorer": SCORER, "aligner": "http://127.0.0.1:1/v1", "tokenizer": "x"}, "runs here, not for an address"),
+        ({"quantize": "int8", "aligner": "http://127.0.0.1:1/v1", "tokenizer": "x"}, "runs here, not for an address"),
         ({"best_of": 2}, "needs a 'scorer'"),
         ({"best_of": 9, "scorer": SCORER}, "'max_best_of' 8"),
     ],
@@ -134,6 +137,16 @@ def test_a_stream_of_the_best_comes_whole_and_says_so() -> None:
 def test_settings_that_do_not_go_together(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         ServeConfig.from_dict({"aligner": "x", "upstream": ("http://127.0.0.1:1/v1",), **settings})
+
+
+def test_guards_and_quantize_reach_the_corrector(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: dict[str, Any] = {}
+    monkeypatch.setattr(serve_run, "load_corrector", lambda name, **options: loaded.update(options))
+    base = {"aligner": "x", "upstream": ("http://127.0.0.1:1/v1",)}
+    serve_run._corrector(ServeConfig.from_dict(base))
+    assert (loaded["guards"], loaded["quantize"]) == (GuardPolicy(), "none")
+    serve_run._corrector(ServeConfig.from_dict({**base, "quantize": "int4", "guards": {"cut": "report"}}))
+    assert (loaded["guards"], loaded["quantize"]) == (GuardPolicy(cut="report"), "int4")
 
 
 def test_a_gate_that_was_not_calibrated_is_told_at_the_start() -> None:

@@ -327,6 +327,31 @@ def test_nothing_answered_is_asked_again(tmp_path) -> None:
     assert len(api.requests) == 8 + 6, "another request has other answers"
 
 
+@pytest.mark.parametrize(
+    ("response", "asked"),
+    [
+        (completion(None, "length"), 1),
+        (completion("half", "content_filter"), 1),
+        (completion(None, "tool_calls", tool_calls=[]), 1),
+        (completion(None, None), 3),  # nobody says that this is all
+        (completion(None, "error"), 3),  # a router's: its provider failed
+        ({"choices": [{"finish_reason": "stop"}]}, 3),
+    ],
+)
+def test_an_answer_without_text_is_paid_once_and_read_back_as_the_same_failure(response, asked, tmp_path) -> None:
+    async def streamed(made):
+        return [d async for d in made.stream(CHATS[0], Sampling())][-1]
+
+    with serving(lambda body: Reply(body=response)) as api, ResponseStore(tmp_path / "r.sqlite") as store:
+        first, second = (collect(generator(api.url, store=store), CHATS[:1])[0] for _ in range(2))
+        assert first == second
+        assert first.finish_reason == "error"
+        last = asyncio.run(streamed(generator(api.url, store=store)))
+        assert last.finish_reason == "error"
+        assert last.error == first.error or asked > 1
+    assert len(api.requests) == asked
+
+
 def test_the_key_of_a_request_is_the_whole_of_it(monkeypatch, tmp_path) -> None:
     body = chat_body("m", CHATS[0], Sampling())
     key = request_key("http://a/v1", body)

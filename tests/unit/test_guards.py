@@ -9,7 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aligner.correct import guards
-from aligner.types import GuardName
+from aligner.correct.guards import scripts
+from aligner.correct.outcome import ScriptWatch
+from aligner.types import GuardName, as_chat
 
 SENTENCE = "Boil the water first. Then add the rice and wait."
 CODE = "def area(radius):\n    return 3.14 * radius ** 2\n\nprint(area(2))"
@@ -490,6 +492,17 @@ def test_more_text_leaks_no_less_and_more_reference_no_more(reference: str, left
     one, both = guards.leaked_scripts(reference, left), guards.leaked_scripts(reference, left + right)
     assert one <= both
     assert guards.leaked_scripts(f"{reference}\n{right}", left) <= one
+
+
+def test_a_watch_reads_question_and_answer_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    scripts_in = scripts._scripts_in
+    monkeypatch.setattr(scripts, "_scripts_in", lambda text: read.append(len(text)) or scripts_in(text))
+    watch = ScriptWatch(as_chat("Как? " * 1000), "Вот так. " * 1000, guards.GuardPolicy())
+    assert not any(watch.leaks(piece) for piece in ["так", " же", "é", "—"] * 100)
+    assert watch.leaks("ライス")
+    assert sum(length > 100 for length in read) == 1
+    assert not ScriptWatch(as_chat("How?"), "So.", guards.GuardPolicy(script_leak="report")).leaks("ライス")
 
 
 LONG = 200_000

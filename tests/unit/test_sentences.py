@@ -7,12 +7,15 @@ import itertools
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner import Aligner, PromptFormat, Sampling, Triplet, edits
+from aligner.correct import sentences
 from aligner.correct.card import AlignerCard
 from aligner.correct.guards import GuardPolicy
 from aligner.correct.sentences import Splitter, split
@@ -51,6 +54,78 @@ def test_sentences_do_not_depend_on_the_pieces_and_join_to_the_text(pieces: list
     found = [*itertools.chain.from_iterable(splitter.push(p) for p in pieces), *splitter.push("", final=True)]
     assert found == split("".join(pieces))
     assert "".join(found) == "".join(pieces)
+
+
+def by_definition(text: str) -> list[str]:
+    """The sentences of a text, each place for a cut looked at with all that is before it."""
+    cut = regex.compile(r"(?:[.!?…]+[\"'”’)\]*_]*\s+|[。！？]+[”’」』）]*\s*|\n\s*)", regex.V1)
+    fence = regex.compile(r"^\s*(?:```|~~~)", regex.M)
+    found, start, at = [], 0, 0
+    while (place := cut.search(text, at)) and (at := place.end()) < len(text):
+        sentence = text[start:at]
+        if (
+            len(fence.findall(sentence)) % 2
+            or sum(c.isalnum() for c in sentence) < 2
+            or sentences._NONE.search(sentence)
+        ):
+            continue
+        found.append(sentence)
+        start = at
+    return [*found, text[start:]] if text[start:] else found
+
+
+CUTTING = st.text(st.sampled_from("a甲1.!?…。\"'”)]*_」 \t\n\r\x1c\u2028`~(")) | PIECES.map("".join)
+LINES = st.lists(st.sampled_from(
+    ["```", "```py", "  ```", "~~~", "a. ```", "x = 1.", "Dr. No.", "1)  ", "(2)", "e.g.", "", "  ", "Yes.", "。```b。"]
+)).map("\n".join)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=300)
+@given(text=CUTTING | LINES, sizes=st.lists(st.integers(0, 5)))
+def test_sentences_are_what_they_are_by_definition_however_the_text_comes(text: str, sizes: list[int]) -> None:
+    splitter, found, at = Splitter(), [], 0
+    for size in [*sizes, len(text)]:
+        found += splitter.push(text[at : at + size])
+        at += size
+        whole = by_definition(text[:at])  # all but the last are whole, and the last as soon as more than blanks follows
+        assert [*found, *whole[len(found) :]] == whole
+        assert len(found) >= len(whole) - 1 or text[:at].endswith((" ", "\t", "\n"))
+    assert [*found, *splitter.push("", final=True)] == by_definition(text)
+
+
+class Counting:
+    """A pattern that counts the characters that it is given."""
+
+    def __init__(self, pattern: Any) -> None:
+        self.pattern, self.seen = pattern, 0
+
+    def search(self, text: str, at: int = 0) -> Any:
+        found = self.pattern.search(text, at)
+        self.seen += (len(text) if found is None else found.end()) - at
+        return found
+
+    match = search
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["```\n" + "x = a.b(1); y. z\n" * 400, "word " * 1000, "word. " * 1000, "\n" * 4000, "." * 4000, ")" * 4000,
+     "a.\n" + " " * 4000, "1.\n" * 1500],
+    ids=lambda text: ascii(text[:8]),
+)  # fmt: skip
+def test_the_work_is_linear_in_a_text_that_comes_in_small_pieces(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(size: int) -> int:
+        counting = [Counting(getattr(sentences, name)) for name in names]
+        for name, pattern in zip(names, counting, strict=True):
+            monkeypatch.setattr(sentences, name, pattern)
+        splitter = Splitter()
+        for i in range(0, size, 3):
+            splitter.push(text[:size][i : i + 3])
+        monkeypatch.undo()
+        return sum(pattern.seen for pattern in counting)
+
+    names = ("_CUT", "_NONE", "_FENCE")
+    assert work(len(text)) < 3 * work(len(text) // 2) + 100
 
 
 @pytest.mark.parametrize(

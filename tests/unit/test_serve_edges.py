@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from aligner.serve import endpoint
+from aligner.serve import asgi
 from tests.serving import Call, RuleCorrector, chat_reply, chat_stream, standing
 from tests.unit.test_gateway import ASK, CHAT, answering, post
 
@@ -44,10 +44,14 @@ def test_an_answer_to_an_image_alone_is_left_alone(content: Any) -> None:
         assert found.json() == chat_reply("a beta")
 
 
-def test_a_body_that_stops_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "_SILENCE", 0.3)
-    with standing(answering("a beta")) as stand:
-        head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{{"
+@pytest.mark.parametrize("what", [f"POST {CHAT}", "GET /v1/models", "POST /v1/files", "DELETE /v1/files/x"])
+def test_a_body_that_stops_is_not_waited_for(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handler(call: Call) -> None:
+        raise AssertionError("half a body is answered")
+
+    monkeypatch.setattr(asgi, "_SILENCE", 0.3)
+    with standing(handler) as stand:
+        head = f"{what} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{{"
         with socket.create_connection(("127.0.0.1", int(stand.url.rpartition(":")[2])), timeout=20) as line:
             line.sendall(head.encode())
             found = b""
@@ -55,8 +59,61 @@ def test_a_body_that_stops_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) ->
                 found += piece
         assert found.startswith(b"HTTP/1.1 408 ")
         assert b"request_timeout" in found
-        assert not stand.upstream.calls
         assert not stand.app._under_way
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "reason", "count"),
+    [
+        (CHAT, {"aligner": {"off": True}}, "off", 1),
+        (CHAT, {"aligner": {"off": True}, "n": 3}, "off", 3),
+        (CHAT, {"aligner": {"off": True}, "n": 10**400}, "off", 4096),  # the upstream does not heed it
+        (CHAT, {"messages": [{"role": "user", "content": [IMAGE]}]}, "no_question", 1),
+        (CHAT, {"messages": [*ASK["messages"], {"role": "assistant", "content": "It"}]}, "prefill", 1),
+        (CHAT, {"guided_regex": "a+"}, "structured_output", 1),
+        ("/v1/completions", {"prompt": "a", "suffix": "b"}, "infill", 1),
+    ],
+)
+def test_what_is_left_alone_by_its_request_is_counted(path: str, more: Any, reason: str, count: int) -> None:
+    with standing(answering("a beta")) as stand:
+        assert post(stand.url, {**ASK, **more}, path).headers["x-aligner-corrected"] == f"false; reason={reason}"
+        page = httpx2.get(stand.url + "/metrics").text.splitlines()
+    assert f'aligner_kept_total{{reason="{reason}"}} {float(count)}' in page
+    assert f'aligner_answers_total{{outcome="untouched"}} {float(count)}' in page
+
+
+@pytest.mark.parametrize("mode", [{}, {"mode": "shadow"}])
+def test_what_is_not_of_the_share_is_counted_and_an_error_is_not(mode: Any, tmp_path: Path) -> None:
+    async def handler(call: Call) -> None:
+        await (call.reply(chat_reply("a beta")) if call.body["model"] == "m" else call.reply({}, 400))
+
+    out = {"out": str(tmp_path / "shadow")} if mode else {}
+    with standing(handler, share=0.0, **mode, **out) as stand:
+        post(stand.url, ASK)
+        assert post(stand.url, {**ASK, "model": "none"}).status_code == 400
+        page = httpx2.get(stand.url + "/metrics").text.splitlines()
+    assert 'aligner_kept_total{reason="share"} 1.0' in page
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        ("application/x-www-form-urlencoded", "application/json"),
+        (None, "application/json"),
+        ("Application/JSON; charset=utf-8", "Application/JSON; charset=utf-8"),
+        ("application/vnd.x+json", "application/vnd.x+json"),
+    ],
+)
+@pytest.mark.parametrize("off", [True, False])
+def test_a_body_that_is_json_is_called_so(sent: str | None, told: str, off: bool) -> None:
+    with standing(answering("a beta")) as stand:
+        headers = {"content-type": sent} if sent else {}
+        headers |= {"x-aligner": "off"} if off else {}
+        httpx2.post(stand.url + CHAT, content=json.dumps(ASK).encode(), headers=headers, timeout=20)
+        httpx2.post(stand.url + "/v1/files", content=b"x", headers=headers, timeout=20)
+        first, second = stand.upstream.calls
+    assert [value for name, value in first.headers if name == "content-type"] == [told]
+    assert second.header("content-type") == sent
 
 
 def test_shadow_ends_what_it_began_before_it_stops(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from aligner.correct.guards import ResponseFormat
 from aligner.errors import ConfigError
 from aligner.serve.formats import wanted_format
 from tests.models import tiny_aligner, writes
@@ -96,6 +97,8 @@ def doubling(levels: int) -> Any:
         schema({"$ref": "#/$defs/none"}),
         schema(doubling(40)),
         schema({"anyOf": [{"const": i} for i in range(3000)]}),
+        *(schema({"$schema": given, "type": "object"}) for given in (5, [1], {}, "http://[x")),
+        schema({"properties": {"a": {"$schema": 5}}}),
     ],
 )
 def test_what_cannot_be_checked_is_left_alone(request_: Any) -> None:
@@ -105,6 +108,60 @@ def test_what_cannot_be_checked_is_left_alone(request_: Any) -> None:
         reply = httpx2.post(stand.url + "/v1/chat/completions", json={**ASK, **request_}, timeout=30)
         assert reply.headers["x-aligner-corrected"] == "false; reason=structured_output"
         assert reply.json() == chat_reply(ANSWER)
+
+
+MIXED = [0, *(f"s{i}" for i in range(30_000))]
+DRAFT = "http://json-schema.org/draft-0{}/schema#"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"type": MIXED},
+        {"type": MIXED[:500]},
+        {"$schema": DRAFT.format(4), "enum": MIXED},
+        {"required": MIXED[1:]},
+        {"dependentRequired": {"a": MIXED}},
+        {"$defs": {"unused": {"type": MIXED}}},
+        {"$defs": {f"a{i}": True for i in range(30_000)}},
+        {"$schema": DRAFT.format(7), "dependencies": {"enum": {"pattern": "^(a+)+$"}}},
+        {"dependencies": {"default": {"properties": {"a": {"patternProperties": {"(a+)+$": {}}}}}}},
+        # A name within changes what a reference leads to: here to the other "a".
+        {"properties": {"x": {"$id": "http://x/", "$ref": "#/$defs/a", "$defs": {"a": {"pattern": "(a+)+$"}}}},
+         "$defs": {"a": {}}},
+        {"$ref": "#/$defs/x/$defs/b", "$defs": {"a": {}, "x": {"$id": "http://x/", "$defs": {
+            "a": {"pattern": "(a+)+$"}, "b": {"$ref": "#/$defs/a"}}}}},
+        {"$schema": DRAFT.format(4), "properties": {"x": {"id": "http://x/", "type": "object"}}},
+        {"$ref": "#/$defs/a%20b", "$defs": {"a%20b": {}, "a b": {"pattern": "(a+)+$"}}},
+        {"properties": {"x": {"$schema": DRAFT.format(3), "divisibleBy": "x"}}},
+    ],
+)  # fmt: skip
+def test_what_could_take_long_is_not_even_read_as_a_schema(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def parsed(form: Any) -> Any:
+        raise AssertionError("checked")
+
+    monkeypatch.setattr(ResponseFormat, "parse", parsed)
+    with pytest.raises(ConfigError, match="too large"):
+        wanted_format(schema(value))
+    text = {"format": {"type": "json_schema", "name": "x", "schema": value}}
+    with pytest.raises(ConfigError, match="too large"):
+        wanted_format({"text": text})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"$id": "http://x/", "$schema": DRAFT.format(7), "$ref": "#/definitions/a", "definitions": {"a": {}}},
+        {"properties": {"id": {"type": "string"}, "$id": {}, "enum": {}, "default": {}}, "required": ["id"]},
+        {"enum": [f"s{i}" for i in range(1000)]},
+        {"type": ["string", "null"], "enum": ["a", 1, None]},
+        {"default": {"id": "a"}, "examples": [{"id": "b"}]},
+        {"dependencies": {"a": {"required": ["b"]}, "enum": ["b"]}},
+        {"anyOf": [{"const": i} for i in range(900)]},
+    ],
+)
+def test_what_is_short_is_a_format(value: Any) -> None:
+    assert wanted_format(schema(value)) is not None
 
 
 def test_text_is_no_format_and_ordinary_schemas_are_one() -> None:

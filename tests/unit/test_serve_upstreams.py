@@ -393,6 +393,22 @@ def test_an_unknown_model_of_the_one_upstream_is_told_the_known_ones(said: Any, 
         assert (off.status_code, off.content) == (404, raw)
 
 
+def test_an_unknown_model_of_a_named_upstream_is_told_those_of_all() -> None:
+    async def handler(call: Call) -> None:
+        if call.method == "GET":
+            await call.reply({"object": "list", "data": [{"id": "m1"}]})
+        else:
+            await call.reply({"error": {"message": f"no model {call.body['model']}", "code": "model_not_found"}}, 404)
+
+    with standing(handler) as one, standing(handler) as two:
+        both = (f"small={one.upstream_url}/v1", f"big={two.upstream_url}/v1")
+        with standing(unused, upstream=both) as stand:
+            ask = {**ASK, "model": "big/hugh"}
+            found = httpx2.post(stand.url + "/v1/chat/completions", json=ask, timeout=20)
+    assert found.status_code == 404
+    assert found.json() == {"error": {"message": "no model hugh; known: small/m1, big/m1", "code": "model_not_found"}}
+
+
 def test_an_unknown_model_whose_upstream_lists_none_is_told_its_words() -> None:
     async def handler(call: Call) -> None:
         await call.reply(b'{"error":{"message":"no such model"}}', 404)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aligner.correct.guards import GuardPolicy, ResponseFormat, check, leaked_scripts, named_scripts, reported
+from aligner.correct.guards import AtHome, GuardPolicy, ResponseFormat, check, named_scripts, reported
 from aligner.prompts import EncodedPrompt, PromptFormat, question_text
 from aligner.types import Chat, Completion, Correction, KeptBecause
 
@@ -75,17 +75,18 @@ class ScriptWatch:
 
     def __init__(self, chat: Chat, answer: str, policy: GuardPolicy) -> None:
         question = question_text(chat)
-        self._on = policy.script_leak == "enforce"
-        self._reference, self._named = f"{question}\n{answer}", named_scripts(question)
+        self._home: AtHome | None = None
+        if policy.script_leak == "enforce":  # read once: question and answer may be long, and pieces are many
+            self._home = AtHome.of(f"{question}\n{answer}", named_scripts(question))
         self._tail = ""
 
     def leaks(self, piece: str) -> bool:
         """Whether this next piece brings in a script that neither question nor answer uses."""
-        if not self._on:
+        if self._home is None:
             return False
         # Letters that stand alone may be at home where a word of them is not, so words are seen across pieces.
         text, self._tail = self._tail + piece, (self._tail + piece)[-_REACH:]
-        return bool(leaked_scripts(self._reference, text, self._named))
+        return bool(self._home.leaked(text))
 
 
 def _flags(prompt: EncodedPrompt) -> tuple[str, ...]:

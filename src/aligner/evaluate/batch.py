@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from aligner.evaluate.llm_judge import Ask
-from aligner.generate.chat_api import Body, ChatApi, completion_of, failed, request_key
+from aligner.generate.chat_api import Body, ChatApi, completion_of, failed, is_answer, request_key
 from aligner.generate.store import ResponseStore
 from aligner.rows import dumps, read_rows, storage_errors, write_atomic
 from aligner.types import Chat, Completion
@@ -112,11 +112,11 @@ def read_answers(paths: Iterable[str | Path], store: ResponseStore) -> dict[str,
                 continue
             body = response.get("body") if isinstance(response, Mapping) else None
             status = response.get("status_code", 200) if isinstance(response, Mapping) else None
-            error = completion_of(body).error if status == 200 else None
-            if status == 200 and isinstance(body, dict) and error is None:
+            if status == 200 and isinstance(body, dict) and is_answer(body):
                 store.put(key, body)
                 errors.pop(key, None)
             else:
+                error = completion_of(body).error if status == 200 else None
                 said = error or _message(row.value.get("error")) or _message(body) or "no response"
                 errors[key] = f"the batch failed at it (status {status}): {said}"
     return errors

@@ -92,6 +92,15 @@ def completion_of(response: object) -> Completion:
     return Completion(text=text, finish_reason=_REASONS.get(str(reason), "stop"), usage=usage)
 
 
+def is_answer(response: object) -> bool:
+    """Whether a response is the model's answer, be it one without text: the same request would be paid for again."""
+    choice = _first(_get(response, "choices"))
+    reason = _get(choice, "finish_reason")
+    # Some routers tell so of a provider that failed, and the next trial may reach another.
+    ended = isinstance(reason, str) and reason not in ("", "error") and not _get(choice, "error")
+    return completion_of(response).error is None or (ended and isinstance(_get(choice, "message"), Mapping))
+
+
 def failed(error: str, usage: Usage | None = None) -> Completion:
     return Completion(text="", finish_reason="error", usage=usage or Usage(), error=error)
 

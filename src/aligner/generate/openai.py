@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from aligner.errors import ConfigError, GenerationError
-from aligner.generate.chat_api import Body, chat_body, check_url, completion_of, failed, named, request_key, usage_of
+from aligner.generate.chat_api import (
+    Body,
+    chat_body,
+    check_url,
+    completion_of,
+    failed,
+    is_answer,
+    named,
+    request_key,
+    usage_of,
+)
 from aligner.generate.collect import closing
 from aligner.generate.keys import key_in
 from aligner.generate.store import ResponseStore
@@ -127,7 +137,7 @@ class OpenAIGenerator:
             stored = self._stored(key)
             if stored is not None:
                 yield Delta(text=stored.text)
-                yield Delta(text="", finish_reason=stored.finish_reason, usage=stored.usage)
+                yield Delta(text="", finish_reason=stored.finish_reason, usage=stored.usage, error=stored.error)
                 return
             async with link.slots, closing(self._streamed(link.client, key, body)) as deltas:
                 async for delta in deltas:
@@ -222,7 +232,7 @@ class OpenAIGenerator:
         self.spent.asked += 1
         self.spent.usage += completion.usage
         # An error page with status 200 is no answer, and may be another one next time.
-        if self.store is not None and isinstance(response, dict) and completion.finish_reason != "error":
+        if self.store is not None and isinstance(response, dict) and is_answer(response):
             self.store.put(key, response)
         return completion
 

@@ -14,6 +14,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+_SILENCE = 60.0  # seconds that a client may pause within its body
+
 
 class ClientLeft(Exception):  # noqa: N818 (nobody is left to tell)
     """The client closed its connection before it was answered."""
@@ -46,12 +48,13 @@ class Exchange:
         """The body as it comes.
 
         Raises:
-            RequestError: 413, it is longer than the limit.
+            RequestError: 413, it is longer than the limit; 408, nothing of it came for a while.
+            ClientLeft: the client did not send it all.
         """
         size = 0
         self._check(int(h.get(self.headers, b"content-length") or 0))
         while True:
-            message = await self._receive()
+            message = await self._next()
             if message["type"] != "http.request":
                 raise ClientLeft
             piece: bytes = message.get("body") or b""
@@ -69,7 +72,7 @@ class Exchange:
         """The whole body.
 
         Raises:
-            RequestError: as `pieces`.
+            RequestError, ClientLeft: as `pieces`.
         """
         return b"".join([piece async for piece in self.pieces()])
 
@@ -126,6 +129,15 @@ class Exchange:
         if not self.finished:
             self._left = True
             task.cancel()
+
+    async def _next(self) -> MutableMapping[str, Any]:
+        try:
+            async with asyncio.timeout(_SILENCE):
+                message = await self._receive()
+        except TimeoutError:
+            raise RequestError(f"nothing of the request's body came for {_SILENCE:g} s; send it again", status=408,
+                               code="request_timeout") from None  # fmt: skip
+        return message
 
     def _check(self, size: int) -> None:
         if size > self._limit:

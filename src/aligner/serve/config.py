@@ -9,9 +9,10 @@ from pydantic import Field, model_validator
 
 from aligner.config import Config
 from aligner.correct.gate import GateMode
+from aligner.correct.guards import GuardPolicy
 from aligner.correct.loading import is_address
 from aligner.correct.remote import Sends
-from aligner.generate.hf import Dtype
+from aligner.generate.hf import Dtype, Quantize
 
 
 class ServeConfig(Config):
@@ -101,6 +102,10 @@ class ServeConfig(Config):
     """cpu, cuda, …; left out: the accelerator where there is one."""
     dtype: Dtype = "auto"
     """Arithmetic; auto keeps what the checkpoint was saved in."""
+    quantize: Quantize = "none"
+    """Keep the corrector's weights in 8 or 4 bits, for less memory; takes the extra [quant]."""
+    guards: GuardPolicy = GuardPolicy()
+    """What each guard does when it fires."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -110,8 +115,8 @@ class ServeConfig(Config):
         for name in ("tokenizer", "served_aligner", "aligner_key_env"):
             if getattr(self, name) is not None and not remote:
                 raise ValueError(f"'{name}' goes with a corrector behind an address, and '{self.aligner}' is none")
-        if remote and (self.scorer is not None or self.gate != "off"):
-            raise ValueError("'scorer' and 'gate' are for a corrector that runs here, not for an address")
+        if remote and (self.scorer is not None or self.gate != "off" or self.quantize != "none"):
+            raise ValueError("'scorer', 'gate' and 'quantize' are for a corrector that runs here, not for an address")
         if self.best_of > 1 and self.scorer is None:
             raise ValueError("'best_of' (2 or more) needs a 'scorer', which ranks the corrections")
         if self.margin and self.scorer is None:

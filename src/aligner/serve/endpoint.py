@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from contextlib import AsyncExitStack
 from time import perf_counter
@@ -29,7 +28,7 @@ from aligner.types import Corrector, Usage
 
 Mode = Literal["correct", "shadow"]
 _TELLS = b"x-aligner-corrected"
-_SILENCE = 60.0  # seconds that a client may pause within its body
+_MOST_ANSWERS = 1 << 12  # that one request is counted with: its upstream may not heed an `n` that is nonsense
 _TRACE = (b"traceparent", b"tracestate")  # W3C Trace Context: whoever works for a request is seen in its trace
 # They speak of the bytes of the upstream's body, and are wrong of another.
 _OF_BODY = (b"etag", b"digest", b"content-digest", b"repr-digest", b"content-md5", b"last-modified", b"accept-ranges")
@@ -84,7 +83,7 @@ class Corrected:
             RequestError: what the client is to be told.
             ClientLeft: it did not wait.
         """
-        data = await _body(exchange)
+        data = await exchange.body()
         traced = {name.decode(): value for name in _TRACE if (value := h.get(exchange.headers, name)) is not None}
         with forwarding(traced):
             await exchange.unless_left(self._answer(kind, data, exchange))
@@ -152,17 +151,17 @@ class Corrected:
         if asked.untouched is None and self.shadow is None:
             self.policy.admit()
         async with self.upstreams.ask(
-            asked.route.upstream, "POST", exchange.target, exchange.headers, asked.data, own_key=self.own_keys,
-            plain=asked.untouched is None,
+            asked.route.upstream, "POST", exchange.target, _as_json(exchange.headers), asked.data,
+            own_key=self.own_keys, plain=asked.untouched is None,
         ) as reply:  # fmt: skip
             kind = h.get(reply.headers, b"content-type") or ""
             streamed = kind.partition(";")[0].strip().lower() == "text/event-stream"
-            if reply.status == 404 and asked.untouched is None and not asked.route.upstream.name:
+            if reply.status == 404 and asked.untouched is None:
                 await self._not_found(asked, exchange, reply)
                 return
-            if asked.untouched is not None and reply.status == 200:
-                metrics.untouched(asked.untouched, wire.count(asked.kind, asked.body))
             if asked.untouched is not None or reply.status != 200:
+                if asked.untouched is not None and reply.status == 200:
+                    metrics.untouched(asked.untouched, min(wire.count(asked.kind, asked.body), _MOST_ANSWERS))
                 await self._through(exchange, reply, asked.untouched or "upstream_status")
                 return
             if self.shadow is not None:
@@ -217,22 +216,12 @@ class Corrected:
         await exchange.end()
 
 
-async def _body(exchange: Exchange) -> bytes:
-    """A request's body.
-
-    Raises:
-        RequestError: 408, nothing of it came for a while; 413, it is too long.
-    """
-    pieces: list[bytes] = []
-    try:
-        async with asyncio.timeout(_SILENCE) as limit:
-            async for piece in exchange.pieces():
-                pieces.append(piece)
-                limit.reschedule(asyncio.get_running_loop().time() + _SILENCE)
-    except TimeoutError:
-        raise RequestError(f"nothing of the request's body came for {_SILENCE:g} s; send it again", status=408,
-                           code="request_timeout") from None  # fmt: skip
-    return b"".join(pieces)
+def _as_json(headers: h.Headers) -> h.Headers:
+    """A request's headers, which call its body the JSON that it is; curl calls it a form, which servers refuse."""
+    kind = (h.get(headers, b"content-type") or "").partition(";")[0].strip().lower()
+    if kind == "application/json" or kind.endswith("+json"):
+        return headers
+    return [*(pair for pair in headers if pair[0] != b"content-type"), (b"content-type", b"application/json")]
 
 
 def told(reply: Reply, *without: bytes) -> h.Headers:

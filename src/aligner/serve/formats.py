@@ -13,11 +13,14 @@ from aligner.errors import ConfigError
 from aligner.serve.wire import Json
 from aligner.types import Corrector
 
-_MOST = 2000  # schemas that a schema may have within it, those that it refers to counted each time
-_NAMED = ("properties", "$defs", "definitions", "dependentSchemas")  # hold schemas by names that are no keywords
+_MOST = 2000  # schemas that a schema may have within it, those that it refers to counted each time; and its parts
+_MIXED = 10  # parts that an entry counts for in a list of unlike values: each is compared with all before it
+_NAMED = ("properties", "$defs", "definitions", "dependentSchemas", "dependencies")  # schemas by names, no keywords
 _VALUES = ("enum", "const", "default", "examples")
 # A client's pattern can take for ever on a short text, and whoever else waits for the gateway waits for it too.
 _UNBOUNDED = ("pattern", "patternProperties", "$dynamicRef", "$recursiveRef")
+# Within a schema they change what it means, or what its references lead to.
+_ROOT_ONLY = ("$id", "id", "$schema")
 
 
 def wanted_format(request: Json) -> Json | None:
@@ -35,6 +38,7 @@ def wanted_format(request: Json) -> Json | None:
     if isinstance(form, Mapping) and form.get("type") == "json_schema" and isinstance(form.get("json_schema"), Mapping):
         schema = form["json_schema"].get("schema")
         try:
+            _count(schema)
             _size(schema, schema, (), {})
         except RecursionError:
             raise _long() from None
@@ -44,6 +48,22 @@ def wanted_format(request: Json) -> Json | None:
 def keeps_formats(corrector: Corrector) -> bool:
     """Whether a corrector can be told what its corrections must be."""
     return isinstance(corrector, Aligner | RemoteAligner | KeepBest)
+
+
+def _count(schema: Any) -> None:
+    """Refuse a schema that is long as it stands: whether it is one at all is checked part by part, lists by pairs."""
+    count, todo = 0, [schema]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, Mapping):
+            count += 1 + sum(isinstance(value, bool) for value in part.values())
+            todo += part.values()
+        elif isinstance(part, list):
+            alike = any(all(isinstance(value, kind) for value in part) for kind in (str, Mapping))
+            count += len(part) * (1 if alike else _MIXED)
+            todo += part
+        if count > _MOST:
+            raise _long()
 
 
 def _size(schema: Any, root: Any, within: tuple[int, ...], known: dict[int, int]) -> int:
@@ -64,7 +84,7 @@ def _size(schema: Any, root: Any, within: tuple[int, ...], known: dict[int, int]
 
 def _parts(schema: Mapping[str, Any], root: Any) -> Iterator[Any]:
     for key, value in schema.items():
-        if key in _UNBOUNDED:
+        if key in _UNBOUNDED or (schema is not root and _renames(key, value)):
             raise _long()
         if key == "$ref":
             yield _found(root, value)
@@ -78,18 +98,25 @@ def _parts(schema: Mapping[str, Any], root: Any) -> Iterator[Any]:
             yield from (part for part in value if isinstance(part, Mapping))
 
 
+def _renames(key: str, value: Any) -> bool:
+    return key in _ROOT_ONLY and isinstance(value, str)
+
+
 def _found(root: Any, reference: Any) -> Any:
     """What a reference within a schema leads to."""
+    found = root
     place, *names = str(reference).split("/")
-    if place != "#":
+    if place != "#" or "%" in str(reference):  # an escaped name is another one
         raise _long()
     for name in (name.replace("~1", "/").replace("~0", "~") for name in names):
-        if not isinstance(root, Mapping) or name not in root:
+        if not isinstance(found, Mapping) or name not in found:
             raise _long()
-        root = root[name]
-    return root
+        found = found[name]
+        if isinstance(found, Mapping) and any(_renames(*item) for item in found.items()):
+            raise _long()
+    return found
 
 
 def _long() -> ConfigError:
-    return ConfigError("response_format has a schema with patterns, with references to itself or elsewhere, or too "
-                       "large to be checked quickly; leave them out")  # fmt: skip
+    return ConfigError("response_format has a schema with patterns, with references to itself or elsewhere, with an $id "
+                       "or $schema within it, or too large to be checked quickly; leave them out")  # fmt: skip

@@ -86,10 +86,10 @@ class Metrics:
         self.edit_ratio.observe(0.0 if copy else correction.edit_ratio)
         self.copied_share.observe(1.0 if copy else correction.copied_share)
 
-    def untouched(self, reason: str, answers: int = 1) -> None:
+    def untouched(self, reason: str, count: int = 1) -> None:
         """Count answers that the corrector never saw."""
-        self.answers.labels("untouched").inc(answers)
-        self.kept.labels(reason).inc(answers)
+        self.answers.labels("untouched").inc(count)
+        self.kept.labels(reason).inc(count)
 
     def failed(self, reason: str) -> None:
         """Count one answer whose correction failed."""

@@ -14,6 +14,7 @@ _ERRORS = {
     "401": "no or a wrong key",
     "403": "a page or a host that may not call",
     "404": "the model is not known",
+    "408": "the body stopped",
     "413": "the body, or with --strict the answer, is too long",
     "429": "too many requests",
     "502": "the upstream or the corrector failed",
@@ -33,6 +34,17 @@ _MESSAGES = {
         "required": ["role"],
     },
 }
+# What a JSON schema says is checked by its own rules; those of its fields that decide how are spelled out.
+_SCHEMA = {"type": ["object", "boolean"], "properties": {"$schema": {"type": "string"}, "type": {}, "enum": {}}}
+_JSON_SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}, "schema": _SCHEMA}}
+_KINDS = {"enum": ["text", "json_object", "json_schema"]}
+_FORMAT = {
+    "type": "object",
+    "properties": {"type": _KINDS, "json_schema": _JSON_SCHEMA},
+    "required": ["type"],
+    "description": "what an answer must still be when it is corrected",
+}
+_TEXT_FORMAT = {**_FORMAT, "properties": {"type": _KINDS, "name": {"type": "string"}, "schema": _SCHEMA}}
 
 
 def document() -> dict[str, Any]:
@@ -42,9 +54,17 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "aligner gateway", "version": __version__},
         "paths": {
-            "/v1/chat/completions": _corrected("Answer a chat, corrected", {"messages": _MESSAGES}, ["messages"]),
-            "/v1/completions": _corrected("Complete a prompt, corrected", {"prompt": text}, []),
-            "/v1/responses": _corrected("Answer an input, corrected", {"input": text}, []),
+            "/v1/chat/completions": _corrected(
+                "Answer a chat, corrected", {"messages": _MESSAGES, "response_format": _FORMAT}, ["messages"]
+            ),
+            "/v1/completions": _corrected(
+                "Complete a prompt, corrected", {"prompt": text, "response_format": _FORMAT}, []
+            ),
+            "/v1/responses": _corrected(
+                "Answer an input, corrected",
+                {"input": text, "text": {"type": "object", "properties": {"format": _TEXT_FORMAT}}},
+                [],
+            ),
             "/v1/models": _told("The models of all upstreams", "application/json", {"type": "object"}),
             "/health": _told("Whether the gateway runs", "application/json", {"type": "object"}, errors=()),
             "/metrics": _told("Counters for Prometheus", "text/plain", {"type": "string"}, errors=("401", "403")),
@@ -86,7 +106,7 @@ def _told(summary: str, content_type: str, schema: dict[str, Any], errors: tuple
 
 
 def _errors(statuses: tuple[str, ...] | None = None) -> dict[str, Any]:
-    chosen = ("401", "403", "429", "502", "504", "400", "404", "413") if statuses is None else statuses
+    chosen = ("401", "403", "429", "502", "504", "400", "404", "408", "413") if statuses is None else statuses
     content = {"application/json": {"schema": _ERROR}}
     found: dict[str, Any] = {status: {"description": _ERRORS[status], "content": content} for status in chosen}
     if statuses is None:

@@ -149,6 +149,7 @@ def _corrector(config: ServeConfig) -> Aligner | RemoteAligner:
         config.aligner, tokenizer=config.tokenizer, served=config.served_aligner, sends=config.aligner_takes,
         api_key_env=config.aligner_key_env, prompt=config.prompt, device=config.device, dtype=config.dtype,
         max_rows=config.max_rows, cache_tokens=config.cache_tokens, speculate=config.speculate,
+        guards=config.guards, quantize=config.quantize,
     )  # fmt: skip
 
 

@@ -15,10 +15,11 @@ from aligner.correct.guards.language import changes_language, language_of
 from aligner.correct.guards.latex import loses_latex
 from aligner.correct.guards.policy import GuardPolicy
 from aligner.correct.guards.repetition import repeats
-from aligner.correct.guards.scripts import leaked_scripts, leaks_script, named_scripts
+from aligner.correct.guards.scripts import AtHome, leaked_scripts, leaks_script, named_scripts
 from aligner.correct.guards.tables import loses_table
 
 __all__ = [
+    "AtHome",
     "GuardPolicy",
     "ResponseFormat",
     "breaks_format",

@@ -100,23 +100,35 @@ def _refuse(name: str) -> Any:
 
 def _check(schema: Any) -> None:
     from jsonschema.exceptions import SchemaError
-    from jsonschema.validators import Draft202012Validator, validator_for
 
     try:
-        validator_for(schema, default=Draft202012Validator).check_schema(schema)
+        _dialect(schema).check_schema(schema)
     except (SchemaError, RecursionError) as e:
         reason = e.message if isinstance(e, SchemaError) else "nested too deeply"
         raise ConfigError(f"response_format has a schema that is none ({reason}); correct json_schema.schema") from None
 
 
 def _valid(value: Any, schema: Any) -> bool:
-    from jsonschema.validators import Draft202012Validator, validator_for
     from referencing import Registry
     from referencing.exceptions import Unresolvable
 
     # An empty registry: a reference that leads elsewhere is never fetched.
-    kind = validator_for(schema, default=Draft202012Validator)
     try:
-        return bool(kind(schema, registry=Registry()).is_valid(value))
+        return bool(_dialect(schema)(schema, registry=Registry()).is_valid(value))
     except (Unresolvable, RecursionError, ValueError):
         return False
+
+
+def _dialect(schema: Any) -> Any:
+    """What checks by a schema.
+
+    Raises:
+        ConfigError: its `$schema` is no address.
+    """
+    from jsonschema.validators import Draft202012Validator, validator_for
+
+    try:
+        return validator_for(schema, default=Draft202012Validator)
+    except (AttributeError, TypeError, ValueError):
+        raise ConfigError("response_format has a schema whose $schema is no address; correct it, or leave it out at "
+                          "json_schema.schema") from None  # fmt: skip

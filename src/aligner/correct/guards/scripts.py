@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Self
 
 import regex
 
@@ -70,15 +72,30 @@ def leaked_scripts(reference: str, text: str, named: frozenset[str] | None = Non
     """
     if text.isascii():
         return frozenset()
-    found, marks = _scripts_in(text)
-    if not found and not marks:
-        return frozenset()
-    allowed, known_marks = _scripts_in(reference)
-    allowed |= named_scripts(reference) if named is None else named
-    if not allowed.isdisjoint(("Hiragana", "Katakana")):
-        allowed |= _JAPANESE
-    foreign = {shared[0] for shared in marks if allowed.isdisjoint(shared)}
-    return (found - allowed) | (foreign - {shared[0] for shared in known_marks})
+    return AtHome.of(reference, named_scripts(reference) if named is None else named).leaked(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtHome:
+    """What is at home beside a text that is read once: scripts, and the marks that stand for several."""
+
+    scripts: frozenset[str]
+    marks: frozenset[str]
+
+    @classmethod
+    def of(cls, reference: str, named: frozenset[str]) -> Self:
+        """Of what `reference` uses, and of the scripts that are `named`."""
+        used, marks = _scripts_in(reference)
+        japanese = frozenset() if (used | named).isdisjoint(("Hiragana", "Katakana")) else _JAPANESE
+        return cls(scripts=used | named | japanese, marks=frozenset(shared[0] for shared in marks))
+
+    def leaked(self, text: str) -> frozenset[str]:
+        """As `leaked_scripts`."""
+        if text.isascii():
+            return frozenset()
+        found, marks = _scripts_in(text)
+        foreign = {shared[0] for shared in marks if self.scripts.isdisjoint(shared)}
+        return (found - self.scripts) | (foreign - self.marks)
 
 
 def named_scripts(text: str) -> frozenset[str]:
