@@ -272,6 +272,8 @@ class StepLoop:
                     row.drafter.finish()
                 if row.rates is not None:
                     self._passes.pace.left(row.rates)
+                if row.following and row.finish != "cancelled":
+                    self._passes.pace.ended(row.copied)
                 row.ticket.future.set_result(Decoded(
                     ids=() if row.passed else tuple(row.out), finish_reason=row.finish, gate=row.decision
                 ))  # fmt: skip

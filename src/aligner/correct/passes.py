@@ -235,6 +235,9 @@ class Passes:
             row.rates.seen(row.draft.source, len(row.draft.tokens), right)
             if row.draft.source == "first":
                 self.pace.read(len(row.draft.tokens), right)
+                row.following = right == len(row.draft.tokens) < len(row.ticket.request.answer)
+                if not row.following:
+                    self.pace.ended(right == len(row.draft.tokens))
 
     def _release(self, row: Row) -> None:
         """A row that left its answer goes on once the answer does not pass; before that, the answer is read on."""
