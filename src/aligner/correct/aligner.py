@@ -19,7 +19,7 @@ from aligner.correct.sentence_session import SentenceSession
 from aligner.correct.session import Session
 from aligner.errors import ConfigError, DataError
 from aligner.generate.collect import closing, run_sync
-from aligner.generate.hf import Dtype, Quantize, context_length, load_causal_lm
+from aligner.generate.hf import Dtype, Quantize, context_length, load_causal_lm, weight_bits
 from aligner.tokens import TextCodec
 from aligner.types import Correction, Delta, Message, Sampling, Triplet, as_chat
 
@@ -58,11 +58,10 @@ class Aligner:
         speculate: bool = True,
         gate: GateMode | Gate = "off",
         guards: GuardPolicy | None = None,
-        quantize: Quantize = "none",
     ) -> None:
         self.model, self.tokenizer, self.card = model, tokenizer, card
         self.sampling, self.speculate = sampling or Sampling(), speculate
-        self.quantize = quantize
+        self.quantize = weight_bits(model.config)
         self.gate = self._checked(gate)
         self.guards = guards or GuardPolicy()
         self.codec = TextCodec(tokenizer)
@@ -100,7 +99,7 @@ class Aligner:
         card = load_card(path, tokenizer, prompt)
         return cls(
             model, tokenizer, card, sampling=sampling, max_rows=max_rows, cache_tokens=cache_tokens,
-            speculate=speculate, gate=gate, guards=guards, quantize=quantize,
+            speculate=speculate, gate=gate, guards=guards,
         )  # fmt: skip
 
     def with_gate(self, gate: GateMode | Gate) -> Self:

@@ -45,7 +45,7 @@ def load_causal_lm(
         raise OutOfMemoryError(f"{name}: the model does not fit into the memory of {place}") from e
     except Exception as e:
         raise CheckpointError(f"{name}: the model cannot be loaded ({_first_line(e)})") from e
-    if quantize != "none":
+    if weight_bits(model.config) in ("int8", "int4"):
         return model.eval(), tokenizer  # it stands on its device already, and may not be moved
     try:
         return model.to(place).eval(), tokenizer
@@ -68,6 +68,26 @@ def _quantized(quantize: Quantize, place: str, dtype: Dtype) -> dict[str, Any]:
     return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
                                                       bnb_4bit_use_double_quant=True,
                                                       bnb_4bit_compute_dtype=getattr(torch, dtype))}  # fmt: skip
+
+
+def weight_bits(config: Any) -> str:
+    """How the weights are kept, by a model's configuration: none, int8, int4, or how another method calls itself."""
+    found = getattr(config, "quantization_config", None)
+    if found is None:
+        return "none"
+    values = found if isinstance(found, dict) else found.to_dict()
+    if values.get("load_in_8bit") or values.get("load_in_4bit"):
+        return "int8" if values.get("load_in_8bit") else "int4"
+    return str(getattr(values.get("quant_method"), "value", values.get("quant_method") or "unknown"))
+
+
+def stored_bits(name: str | Path) -> str:
+    """The same for a model that is not loaded.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    return weight_bits(_load_config(name))
 
 
 def load_tokenizer(name: str | Path) -> Any:
@@ -102,14 +122,17 @@ def model_context(name: str | Path) -> int:
     Raises:
         CheckpointError: there is none.
     """
+    return int(getattr(_load_config(name).get_text_config(), "max_position_embeddings", None) or 1 << 30)
+
+
+def _load_config(name: str | Path) -> Any:
     from transformers import AutoConfig
 
     _check_place(name)
     try:
-        config = AutoConfig.from_pretrained(str(name)).get_text_config()
+        return AutoConfig.from_pretrained(str(name))
     except Exception as e:
         raise CheckpointError(f"{name}: the configuration cannot be loaded ({_first_line(e)})") from e
-    return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
 
 
 def _check_place(name: str | Path) -> None:
