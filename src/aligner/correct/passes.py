@@ -80,10 +80,13 @@ class Passes:
         if not joiners[0].ahead:
             self._slots.rows.extend(joiners)
 
-    def step(self, rows: list[Row]) -> None:
-        """Take all rows on by a token or more."""
+    def step(self, rows: list[Row], *, draft: bool = True) -> None:
+        """Take all rows on by a token or more; without drafts by one."""
         began = perf_counter()
-        self._draft(rows)
+        for row in rows:
+            row.draft = NO_DRAFT  # a pass that failed may have left one
+        if draft:
+            self._draft(rows)
         read = [(row.token, *row.draft.tokens) for row in rows]
         tokens = self._padded(read)
         logits = self._forward(tokens, [row.length for row in rows], [(0, len(ids)) for ids in read],
