@@ -65,9 +65,9 @@ class Aligner:
         self.gate = self._checked(gate)
         self.guards = guards or GuardPolicy()
         self.codec = TextCodec(tokenizer)
-        self.context = context_length(model)
         self._stop_ids = card.prompt.stop_ids(self.codec)
         self._loop = StepLoop(model, max_rows=max_rows, cache_tokens=cache_tokens)
+        self.context = self._loop.context or context_length(model)
 
     @classmethod
     def from_pretrained(

@@ -83,6 +83,11 @@ class StepLoop:
         return len(self._slots.open)
 
     @property
+    def context(self) -> int | None:
+        """Positions that a row may take; None where the model names no end."""
+        return self._forward.context
+
+    @property
     def forward_passes(self) -> int:
         """Passes so far, prefills and steps."""
         return self._forward.passes

@@ -48,7 +48,7 @@ class Forward:
         self.model = model
         self.passes = 0
         self.vocabulary: int = model.get_input_embeddings().num_embeddings
-        self.context: int | None = getattr(config, "max_position_embeddings", None)
+        self.context: int | None = _context(config)
         self.cache = SlabCache(config.num_hidden_layers, cache_tokens)
         self._sliding: int | None = getattr(config, "sliding_window", None)
         self._layer_types = set(getattr(config, "layer_types", None) or ())
@@ -129,3 +129,14 @@ class Forward:
         rows, columns = self._wanted[1]
         hidden = args[0]
         return (hidden.transpose(0, 1) if hidden.shape[1] == 1 else hidden[rows, columns][None], *args[1:])
+
+
+def _context(config: Any) -> int | None:
+    """Positions that rows may take. With "longrope" a pass turns all its rows in another way once one of them is longer
+    than the first training's context: up to there, no row hangs on its company or its drafts."""
+    most: int | None = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    for part in (rope, *(part for part in rope.values() if isinstance(part, dict))):
+        if most is not None and part.get("rope_type") == "longrope":
+            most = min(most, part.get("original_max_position_embeddings") or most)
+    return most

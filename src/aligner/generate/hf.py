@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -17,6 +17,14 @@ from aligner.types import Chat, Completion, Sampling, Usage
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DEFAULT_NEW_TOKENS = 512
 Quantize = Literal["none", "int8", "int4"]
+NEUTRAL: Mapping[str, Any] = {
+    "repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0, "bad_words_ids": None, "suppress_tokens": None, "begin_suppress_tokens": None,
+    "sequence_bias": None, "forced_bos_token_id": None, "forced_eos_token_id": None, "min_length": 0,
+    "min_new_tokens": 0, "exponential_decay_length_penalty": None, "num_beams": 1, "min_p": 0.0, "typical_p": 1.0,
+    "top_h": None, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "guidance_scale": 1.0, "watermarking_config": None,
+}  # fmt: skip
+"""What of a generation config changes the tokens, beside a `Sampling`; and the values with which it does not."""
 
 
 def load_causal_lm(
@@ -114,6 +122,12 @@ def default_device() -> str:
 def context_length(model: Any) -> int:
     """Tokens that prompt and completion may have together."""
     return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
+
+
+def steered(model: Any) -> list[str]:
+    """What a model's own generation config sets that changes the tokens of `generate()`."""
+    values = {name: getattr(model.generation_config, name, None) for name in NEUTRAL}
+    return [name for name, value in values.items() if value not in (None, NEUTRAL[name], [], {})]
 
 
 def model_context(name: str | Path) -> int:
