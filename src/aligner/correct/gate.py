@@ -17,7 +17,7 @@ from aligner.types import GateDecision
 GateMode = Literal["off", "balanced", "strict"]
 
 MISS_RATES: Mapping[GateMode, float] = {"balanced": 0.01, "strict": 0.002}
-"""Share of the corrections that a gate may lose: the corrector would have made them, the reference makes one, too."""
+"""Share of all answers that need a correction which a gate may let through though the corrector would change them."""
 
 
 def copy_score(log_probs: Sequence[float]) -> float:
