@@ -13,6 +13,7 @@ import torch
 
 from aligner.correct.decoding import StepLoop
 from aligner.correct.ticket import Request
+from aligner.generate.hf import NEUTRAL, steered
 from aligner.runs import environment
 
 TIE = 1e-5
@@ -28,8 +29,12 @@ def step_loop(loop: StepLoop, batch: int, rows: Sequence[Request]) -> list[list[
 
 
 def generate(model: Any, batch: int, rows: Sequence[Request], **options: Any) -> list[list[int]]:
-    """What transformers' generate() writes, so many requests at a time, padded on the left."""
+    """What transformers' generate() writes, so many requests at a time, padded on the left.
+
+    Penalties and the like of the checkpoint's generation config are off: the step loop has none.
+    """
     written = []
+    options = {name: NEUTRAL[name] for name in steered(model)} | options
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
         width = max(len(r.prompt) for r in part)

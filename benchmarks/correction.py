@@ -224,6 +224,7 @@ def drafted_passes(
         count += 1
     drafter.finish()
     pace.left(rates)
+    pace.ended(target == answer)
     return count
 
 

@@ -91,10 +91,12 @@ def outcome(judge: Oracle, items: Sequence[Item], corrections: Sequence[Correcti
 
 
 def correct(aligner: Aligner, items: Sequence[Item]) -> list[Correction]:
+    aligner._loop.forget()  # what the last repeat wrote are these very corrections
     return list(aligner.correct_batch((item.question.text, item.answer) for item in items))
 
 
 def one_by_one(aligner: Aligner, items: Sequence[Item]) -> list[Correction]:
+    aligner._loop.forget()
     return [aligner.correct(item.question.text, item.answer) for item in items]
 
 

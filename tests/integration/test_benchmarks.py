@@ -8,11 +8,14 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from aligner import Sampling
+from aligner.correct.ticket import Request
+from tests.models import tiny_aligner, tiny_model
 from tests.real import REAL_DATA, needs_real_data
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -100,3 +103,24 @@ def test_the_gates_threshold_at_a_share(load, among: list[bool], most: int, pass
     threshold = load("gate").lowest_threshold([*scores, -math.inf], [*among, True], most)
     assert math.isfinite(threshold)
     assert sorted(s for s in scores if s > threshold) == sorted(passing)
+
+
+def test_the_peer_writes_without_what_a_checkpoint_sets(load) -> None:
+    """The step loop knows no penalties, and the two are to write the same tokens."""
+    common, model = load("common"), tiny_model("llama", 160)
+    asked = [Request(prompt=(20 + i, 21, 22), max_new_tokens=20, stop_ids=frozenset()) for i in range(3)]
+    plain = common.generate(model, 3, asked)
+    model.generation_config.update(repetition_penalty=5.0, no_repeat_ngram_size=2, suppress_tokens=[plain[0][0]])
+    assert common.generate(model, 3, asked) == plain
+    assert common.generate(model, 3, asked, suppress_tokens=[plain[0][0]]) != plain
+
+
+def test_the_gates_repeats_do_not_know_their_own_corrections(load, monkeypatch) -> None:
+    gate = load("gate")
+    with tiny_aligner(sampling=Sampling(max_new_tokens=12)) as aligner:
+        forgotten = []
+        monkeypatch.setattr(aligner._loop, "forget", lambda: forgotten.append(1))
+        item = gate.Item(question=SimpleNamespace(text="How?"), answer="So.", faulty=False)
+        for i, work in enumerate((gate.correct, gate.one_by_one, gate.correct), 1):
+            assert len(work(aligner, [item])) == 1
+            assert len(forgotten) == i

@@ -73,6 +73,25 @@ def test_what_a_failed_pass_asked_for_is_not_asked_for_again() -> None:
     assert cache.capacity == (2, 64)  # and no more than is needed
 
 
+def test_what_a_failed_pass_grew_is_given_back() -> None:
+    cache = SlabCache(3)
+    window = Window(first=0, starts=(0,), width=50)
+    cache.aim(window, window.positions(torch.device("cpu")))
+    for layer in range(3):
+        cache.update(torch.full((1, 1, 50, 1), 2.0), torch.full((1, 1, 50, 1), 5.0), layer)
+    window = Window(first=1, starts=(0,) * 40, width=500)
+    cache.aim(window, window.positions(torch.device("cpu")))
+    cache.update(torch.ones(40, 1, 500, 1), torch.ones(40, 1, 500, 1), 0)  # and no memory for the next layer
+    cache.undo()
+    window = Window(first=0, starts=(50,), width=1)
+    cache.aim(window, window.positions(torch.device("cpu")))
+    assert [tuple(slab.shape) for layer in cache.layers for slab in (layer.keys, layer.values)] == [(1, 1, 64, 1)] * 6
+    for layer in range(3):
+        keys, values = cache.update(torch.full((1, 1, 1, 1), 3.0), torch.full((1, 1, 1, 1), 7.0), layer)
+        assert keys[0, 0, :, 0].tolist() == [2.0] * 50 + [3.0]
+        assert values[0, 0, :, 0].tolist() == [5.0] * 50 + [7.0]
+
+
 def test_keep_moves_rows_from_the_end_into_the_gaps() -> None:
     cache = SlabCache(1)
     for slot in range(5):

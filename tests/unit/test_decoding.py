@@ -362,6 +362,118 @@ def test_memory_that_runs_out_while_the_cache_grows(model, monkeypatch, fails) -
         assert [loop.wait(t).ids for t in [first, *others]] == expected
 
 
+def budget(monkeypatch: pytest.MonkeyPatch, loop: StepLoop, most: int) -> None:
+    """No slab may grow once all of them together would have more than so many positions."""
+    from aligner.correct import cache
+
+    real = cache._fitting
+
+    def fitting(old, like, slots, length):
+        new = real(old, like, slots, length)
+        if new is not old and new.shape[0] * new.shape[2] + held(loop, without=old) > most:
+            raise torch.OutOfMemoryError("alloc")
+        return new
+
+    monkeypatch.setattr(cache, "_fitting", fitting)
+
+
+def held(loop: StepLoop, without: torch.Tensor | None = None) -> int:
+    slabs = [slab for layer in loop._cache.layers for slab in (layer.keys, layer.values)]
+    return sum(slab.shape[0] * slab.shape[2] for slab in slabs if slab is not None and slab is not without)
+
+
+@pytest.mark.parametrize("alike", [0, 40])
+def test_rows_that_fit_one_by_one_are_not_lost_to_what_a_failed_pass_grew(model, monkeypatch, alike) -> None:
+    """The pass grows some slabs before memory runs out; or the shared beginning of its rows stands in slots for all."""
+    random = Random(0)
+    head = tuple(20 + i for i in range(alike))
+    prompts = [(*head, *(random.randrange(20, 150) for _ in range(100 - alike))) for _ in range(6)]
+    with StepLoop(model) as loop:
+        expected = [loop.wait(loop.submit(request(*prompt, new=20))).ids for prompt in prompts]
+    with StepLoop(model) as loop:
+        fits = 4 * 4 * 128  # keys and values of two layers, four rows, two blocks
+        budget(monkeypatch, loop, fits)
+        tickets = {prompt: loop.submit(request(*prompt, new=20)) for prompt in prompts}
+        loop.turn()
+        assert held(loop) <= fits
+        while loop.turn():
+            pass
+        lost = [prompt for prompt, ticket in tickets.items() if ticket.future.exception() is not None]
+        assert len(lost) == 2
+        for prompt, ids in zip(prompts, expected, strict=True):
+            assert prompt in lost or loop.wait(tickets[prompt]).ids == ids
+        assert loop._rows == []
+
+
+def test_a_step_without_the_memory_to_grow_by_half_grows_by_what_it_needs(model, monkeypatch) -> None:
+    prompts = [tuple(20 + (i + k) % 130 for i in range(100)) for k in range(2)]
+    with StepLoop(model) as loop:
+        expected = [loop.wait(loop.submit(request(*prompt, new=120))).ids for prompt in prompts]
+    with StepLoop(model) as loop:
+        budget(monkeypatch, loop, 4 * 3 * 192)  # as after the prompts are read
+        tickets = [loop.submit(request(*prompt, new=120)) for prompt in prompts]
+        assert [loop.wait(ticket).ids for ticket in tickets] == expected
+
+
+def test_the_longest_row_gives_way_where_a_step_does_not_fit(model, monkeypatch) -> None:
+    prompts = [tuple(range(20, 20 + n)) for n in (5, 100, 30)]
+    with StepLoop(model) as loop:
+        expected = [loop.wait(loop.submit(request(*prompt, new=40))).ids for prompt in prompts]
+        forward = Forward.__call__
+
+        def small(self, tokens, starts, wanted, first):
+            if max(starts) > 120:
+                raise torch.OutOfMemoryError("alloc")
+            return forward(self, tokens, starts, wanted, first)
+
+        monkeypatch.setattr(Forward, "__call__", small)
+        tickets = [loop.submit(request(*prompt, new=40)) for prompt in prompts]
+        with pytest.raises(OutOfMemoryError):
+            loop.wait(tickets[1])
+        assert [loop.wait(tickets[i]).ids for i in (0, 2)] == [expected[0], expected[2]]
+
+
+def test_a_step_too_wide_for_the_memory_goes_on_without_drafts(model, monkeypatch) -> None:
+    with StepLoop(model) as loop:
+        written = loop.wait(loop.submit(request(new=40))).ids
+        wide = 0
+        forward = Forward.__call__
+
+        def small(self, tokens, starts, wanted, first):
+            nonlocal wide
+            if tokens.shape[1] > 1 and starts[0] > 0:
+                wide += 1
+                raise torch.OutOfMemoryError("alloc")
+            return forward(self, tokens, starts, wanted, first)
+
+        monkeypatch.setattr(Forward, "__call__", small)
+        asked = replace(request(new=40), answer=(*written[:10], 19, *written[11:], 19))
+        assert loop.wait(loop.submit(asked)).ids == written
+        assert wide > 0
+
+
+def test_passes_of_two_threads_over_one_model_do_not_mix(model) -> None:
+    """Both have hooks on its output layer; each has its own rows there."""
+    passes = [Forward(model), Forward(model)]
+    tokens = [torch.randint(20, 150, (rows, width)) for rows, width in ((2, 3), (4, 9))]
+    wanted = [[(1, 1), (0, 2)], [(7, 2), (3, 1), (0, 0), (5, 3)]]
+
+    def logits(i: int) -> torch.Tensor:
+        with torch.inference_mode():
+            return passes[i](tokens[i], [0] * len(tokens[i]), wanted[i], 0)
+
+    alone = [logits(i) for i in range(2)]
+    both = threading.Barrier(2, timeout=20)
+    hook = model.model.register_forward_hook(lambda *_: (both.wait(), None)[1])
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(logits, range(2)))
+    hook.remove()
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one, other)
+    for forward in passes:
+        forward.close()
+
+
 def test_memory_that_runs_out_after_tokens_were_announced_fails_the_rows_once(model, monkeypatch) -> None:
     from aligner.correct import passes
 

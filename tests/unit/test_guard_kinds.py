@@ -131,6 +131,17 @@ def test_honest_edits_fire_nothing(correction: str) -> None:
         ("It is bad for you [1]. It is safe in most adults [2].", "It is safe in most adults [1]."),
         ("It is safe in adults [1]. Nobody knows it yet [2].\n\n[1] A. Book of all adults.\n[2] B. Paper.",
          "It is safe in adults [1].\n\n[1] A. Book of all adults."),
+        ("The function returns the list [1, 2, 3].", "The function returns the list `[1, 2, 4]`."),
+        ("The function returns the list [1, 2, 3].", "The function returns the list. It is sorted."),
+        ("As in [4], x lies in the interval [0, 1].", "As in [4], x lies in the interval."),
+        ("So x lies in the interval [0, 1].", "So x lies in the interval (0, 1)."),
+        ("As in [4], x lies in the interval [1, 2].", "As in [4], x lies in the interval $(1, 2)$."),
+        ("The treaty was signed in Paris (March 1783).", "The treaty was signed in Paris (3 September 1783)."),
+        ("The treaty was signed in Paris (March 1783).", "The treaty was signed in Paris (1783)."),
+        ("The treaty was signed in Paris (March 1783).", "The treaty was signed in Paris."),
+        ("They met in the old hall (Summer 1919).", "They met in the old hall."),
+        ("It was built for the fair (Paris, 1889).", "It was built for the fair in Paris in 1889."),
+        ("It was shown in two papers (Smith, 2019).", "It was shown in two papers by Smith in 2019."),
         ("It is safe in adults [1]. Is it safe in adults?", "It is safe in adults [2]. Is it safe in adults?"),
     ],
 )  # fmt: skip
@@ -138,10 +149,26 @@ def test_a_citation_that_became_another_is_not_lost(answer: str, correction: str
     assert not guards.loses_citation(answer, correction)
 
 
-@pytest.mark.parametrize("citation", ["(van der Berg, 2019)", "(see Heath, 1921, p. 5)", "(Heath 1921)", "[1, 2]"])
+@pytest.mark.parametrize("citation", [
+    "(van der Berg, 2019)", "(see Heath, 1921, p. 5)", "(Heath 1921)", "(March, 1991)", "(March et al., 1991)",
+    "(June Smith, 2020)", "[3]", "[1, 2]", "[4-6]",
+])  # fmt: skip
 def test_a_citation_that_is_gone_is_lost_though_the_list_of_them_stands(citation: str) -> None:
     answer = f"It is safe in adults {citation}. Is it not?\n\n{citation} A book."
     assert guards.loses_citation(answer, answer.replace(f" {citation}.", "."))
+
+
+@pytest.mark.parametrize(
+    ("answer", "correction"),
+    [
+        ("It is safe, as shown in [3].", "It is safe, as shown in."),
+        ("It is safe, as shown in [3]. (Nobody knows why.)", "It is safe, as shown in. (Nobody knows why.)"),
+        ("It is old [1]. It is safe in most adults [2, 3].", "It is old [1]. It is safe in most adults."),
+        ("In March 1783 it was shown by one man (Heath, 1784).", "In March 1783 it was shown by one man."),
+    ],
+)
+def test_a_citation_that_is_gone_is_lost(answer: str, correction: str) -> None:
+    assert guards.loses_citation(answer, correction)
 
 
 def test_money_is_no_mathematics() -> None:

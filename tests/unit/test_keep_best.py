@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -72,6 +73,13 @@ def test_the_highest_mean_score_wins_and_usage_adds_up() -> None:
     assert (found.text, found.kept_because) == ("abcde", None)
     assert found.completion.usage == Usage(prompt_tokens=40, completion_tokens=3 + 5 + 2 + 3)
     assert scorer.asked == [["ab", "abc", "abcde"]]  # copies and repetitions are not asked for
+
+
+def test_what_guards_said_of_a_rejected_correction_does_not_stay_with_the_answer() -> None:
+    aligner = object.__new__(Aligner)
+    flagged = replace(correction("ab", "a"), flags=("dropped_turns:2", "changed_numbers", "changed_urls"))
+    found = asyncio.run(KeepBest(aligner=aligner, ranker=Lengths()).best([flagged]))
+    assert (found.text, found.kept_because, found.flags) == ("ab", "not_better", ("dropped_turns:2",))
 
 
 def test_what_scores_no_more_than_a_margin_above_the_answer_is_out() -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 
 import pytest
 import torch
-from transformers import MambaConfig, MambaForCausalLM
+from transformers import MambaConfig, MambaForCausalLM, Phi3Config, Phi3ForCausalLM
 
-from aligner import HFGenerator, Message, Sampling
+from aligner import Aligner, HFGenerator, Message, Sampling
+from aligner.correct.card import AlignerCard
+from aligner.correct.decoding import StepLoop
 from aligner.correct.forward import Forward
 from aligner.correct.looped import LoopGenerator, load_upstream
 from aligner.generate.collect import collect
+from aligner.prompts import PromptFormat
 from tests.upstreams import tiny_upstream
 
 CHATS = [(Message(role="user", content="the cat " * (1 + i % 4)),) for i in range(23)]
@@ -73,6 +77,53 @@ def test_leaving_early_stops_the_loop_and_frees_the_model(parts) -> None:
 
 def test_nothing_asked_is_nothing_answered(parts) -> None:
     assert collect(LoopGenerator(*parts, name="tiny"), [], Sampling()) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "looped"),
+    [
+        ("repetition_penalty", 1.3, False), ("no_repeat_ngram_size", 3, False), ("suppress_tokens", [5], False),
+        ("forced_bos_token_id", 0, False), ("num_beams", 2, False), ("min_p", 0.1, False),
+        ("repetition_penalty", 1.0, True), ("no_repeat_ngram_size", 0, True), ("suppress_tokens", [], True),
+        ("temperature", 0.6, True), ("top_p", 0.9, True), ("max_length", 50, True),
+    ],
+)  # fmt: skip
+def test_what_a_generation_config_sets_takes_generate(parts, tmp_path, field, value, looped) -> None:
+    model, tokenizer = parts
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    place = tmp_path / "generation_config.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"do_sample": True, field: value}))
+    loaded = load_upstream(tmp_path, max_rows=5)
+    assert isinstance(loaded, LoopGenerator if looped else HFGenerator)
+    if field == "repetition_penalty":
+        sampling = Sampling(max_new_tokens=12)
+        theirs = collect(HFGenerator.from_pretrained(tmp_path, batch_size=5), CHATS[:4], sampling)
+        assert collect(loaded, CHATS[:4], sampling) == theirs
+        plain = collect(HFGenerator(model, tokenizer, name=loaded.name, batch_size=5), CHATS[:4], sampling)
+        assert (plain == theirs) == looped
+
+
+def test_of_longrope_the_loop_takes_what_one_set_of_frequencies_reaches(parts, tmp_path) -> None:
+    _, tokenizer = parts
+    config = Phi3Config(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=96, original_max_position_embeddings=48, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        rope_scaling={"type": "longrope", "short_factor": [1.0] * 8, "long_factor": [8.0] * 8},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Phi3ForCausalLM(config).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with StepLoop(model) as loop:
+        assert loop.context == 48
+    card = AlignerCard(prompt=PromptFormat.preset("chat", tokenizer, instruction="", request=""))
+    with Aligner(model, tokenizer, card) as aligner:
+        assert aligner.context == 48
+    assert isinstance(load_upstream(tmp_path), HFGenerator)
+    long = (Message(role="user", content="cat " * 60),)
+    found = collect(LoopGenerator(model, tokenizer, name="long"), [long], Sampling())
+    assert "takes 1 to 47" in (found[0].error or "")
 
 
 def test_a_model_that_the_loop_cannot_decode_runs_through_generate(parts, tmp_path) -> None:

@@ -106,10 +106,26 @@ def test_first_drafts_are_whole_where_enough_answers_are_copied() -> None:
     copies, edits = paced(0.1), paced(0.1)
     for i in itertools.islice(itertools.count(), 200):
         copies.read(100, 100 if i % 2 else 20)
+        copies.ended(bool(i % 2))
         edits.read(100, 5)
+        edits.ended(False)
     assert copies.first(1000, 4) == 1000
     assert 0 < edits.first(1000, 4) < 100
     assert edits.first(1000, 64) < edits.first(1000, 4), "the more rows share a step, the less a token saved is worth"
+
+
+def test_a_shortened_draft_that_is_right_tells_nothing_of_the_answers_end() -> None:
+    pace = paced(0.1)
+    for _ in range(200):
+        pace.read(100, 5)
+        pace.ended(False)
+    short = pace.first(1000, 4)
+    for _ in range(10):
+        pace.read(11, 11)
+    assert short <= pace.first(1000, 4) < 100
+    for _ in range(100):
+        pace.ended(True)
+    assert pace.first(1000, 4) == 1000
 
 
 def test_the_best_draft_has_the_most_tokens_that_are_likely_right() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
@@ -9,12 +10,13 @@ import torch
 
 from aligner.correct.aligner import Aligner
 from aligner.correct.card import AlignerCard
+from aligner.correct.gate import HeldOutScore, calibrate_scores
 from aligner.errors import ConfigError
 from aligner.generate import hf
 from aligner.prompts import PromptFormat
 from aligner.train.config import Scratch
 from aligner.train.scratch import build_model
-from tests.models import byte_bpe_tokenizer
+from tests.models import byte_bpe_tokenizer, tiny_model
 
 needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 
@@ -37,6 +39,24 @@ def test_a_quantised_corrector_corrects_with_smaller_weights(quantize, bits, tmp
         correction = small.correct("How do I boil rice?", "Wash it first.")
         assert correction.completion.finish_reason in ("stop", "length")
         assert correction.completion.error is None
+
+
+@pytest.mark.parametrize(
+    ("stored", "bits"),
+    [({"load_in_4bit": True}, "int4"), ({"load_in_8bit": True}, "int8"), ({"quant_method": "gptq", "bits": 4}, "gptq")],
+)
+def test_a_gate_for_whole_weights_is_refused_to_a_model_saved_in_fewer_bits(stored, bits) -> None:
+    tokenizer = byte_bpe_tokenizer()
+    found = calibrate_scores(HeldOutScore(score=-5.0, needed=i > 9, changed=True) for i in range(130))
+    card = AlignerCard(prompt=PromptFormat.preset("chat", tokenizer), gate=found)
+    model = tiny_model("llama", tokenizer)
+    with Aligner(model, tokenizer, card, gate="balanced") as aligner:
+        assert aligner.quantize == "none"
+    model.config.quantization_config = stored
+    with pytest.raises(ConfigError, match=f"calibrated with quantize=none and says nothing of {bits}"):
+        Aligner(model, tokenizer, card, gate="balanced")
+    with Aligner(model, tokenizer, replace(card, gate=replace(found, quantize=bits)), gate="balanced") as aligner:
+        assert aligner.quantize == bits
 
 
 @needs_bitsandbytes

@@ -17,7 +17,7 @@ from aligner.correct.sentence_session import SentenceSession
 from aligner.correct.session import Session
 from aligner.errors import ConfigError, DataError
 from aligner.generate.collect import closing, in_order
-from aligner.generate.hf import Dtype, Quantize, context_length, load_causal_lm
+from aligner.generate.hf import Dtype, Quantize, context_length, load_causal_lm, weight_bits
 from aligner.prompts import question_text
 from aligner.tokens import TextCodec
 from aligner.types import Chat, Correction, Delta, Message, Sampling, Triplet, as_chat
@@ -57,17 +57,16 @@ class Aligner:
         speculate: bool = True,
         gate: GateMode | Gate = "off",
         guards: GuardPolicy | None = None,
-        quantize: Quantize = "none",
     ) -> None:
         self.model, self.tokenizer, self.card = model, tokenizer, card
         self.sampling, self.speculate = sampling or Sampling(), speculate
-        self.quantize = quantize
+        self.quantize = weight_bits(model.config)
         self.gate = self._checked(gate)
         self.guards = guards or GuardPolicy()
         self.codec = TextCodec(tokenizer)
-        self.context = context_length(model)
         self._stop_ids = card.prompt.stop_ids(self.codec)
         self._loop = StepLoop(model, max_rows=max_rows, cache_tokens=cache_tokens)
+        self.context = self._loop.context or context_length(model)
 
     @classmethod
     def from_pretrained(
@@ -99,7 +98,7 @@ class Aligner:
         card = load_card(path, tokenizer, prompt)
         return cls(
             model, tokenizer, card, sampling=sampling, max_rows=max_rows, cache_tokens=cache_tokens,
-            speculate=speculate, gate=gate, guards=guards, quantize=quantize,
+            speculate=speculate, gate=gate, guards=guards,
         )  # fmt: skip
 
     def with_gate(self, gate: GateMode | Gate) -> Self:

@@ -87,6 +87,10 @@ class _SlabLayer(CacheLayerMixin):
     def get_max_length(self) -> int:
         return -1
 
+    def trim(self) -> None:
+        """Cut the slabs to the capacity, within which lies all that is held."""
+        self.keys, self.values = (_cut(slab, *self._cache.capacity) for slab in (self.keys, self.values))
+
     def move(self, source: int, target: int, length: int) -> None:
         if self.keys is not None and self.values is not None:
             self.keys[target, :, :length] = self.keys[source, :, :length]
@@ -121,7 +125,7 @@ class SlabCache(Cache):
         self.limit = limit
         self._used = self._longest = 0  # slots that hold something, and the most positions of one
         self._before = (self.capacity, 0, 0)
-        self._tight = False
+        self._tight = self._failed = False
         self.window = Window(first=0, starts=(0,), width=0)
         self.index: tuple[Tensor, Tensor]
         super().__init__(layers=[_SlabLayer(self) for _ in range(layers)])
@@ -133,22 +137,27 @@ class SlabCache(Cache):
         self._longest = max(self._longest, window.end)
         self.capacity = self._enough()
         self.window = window
+        if self._failed:  # by now nothing holds the failed pass's tensors, whose memory the copies may take
+            for layer in self.layers:
+                layer.trim()
+            self._failed = False
         if not window.even:
             rows = torch.arange(window.first, window.first + len(window.starts), device=positions.device)
             self.index = (rows[:, None], positions)
 
     def _enough(self) -> tuple[int, int]:
-        """Slots and positions for what is held: as now where that does, else with half as much again.
+        """Slots and positions for what is held: as now where that does, else with half as much again, or with nothing
+        more once a pass has failed.
 
         Where one of the two must grow, the other shrinks if it is twice what is held: many short rows, then a long one,
         are not many long ones.
         """
         slots, length = self.capacity
-        if self._used <= slots and self._longest <= length:
+        if self._used <= slots and self._longest <= length and not self._failed:
             return slots, length
-        if not self._used <= slots < 2 * self._used:
+        if self._tight or not self._used <= slots < 2 * self._used:
             slots = self._used if self._tight else self._used + self._used // 2
-        if not self._longest <= length < 2 * self._longest:
+        if self._tight or not self._longest <= length < 2 * self._longest:
             length = self._longest if self._tight else self._longest + self._longest // 2
             length = -(-length // _BLOCK) * _BLOCK
         if self.limit is not None and slots * length > self.limit:
@@ -165,9 +174,12 @@ class SlabCache(Cache):
             layer.spread(source, slice(first + (source == first), first + count), length)
 
     def undo(self) -> None:
-        """After a pass that failed: ask for no more room than before it, and from now on for no more than needed."""
+        """After a pass that failed: ask for no more room than needed from now on.
+
+        What it grew, in the layers that it came to, is given back when the next pass begins.
+        """
         self.capacity, self._used, self._longest = self._before
-        self._tight = True
+        self._tight = self._failed = True
 
     def keep(self, kept: Sequence[int], lengths: Sequence[int]) -> list[int]:
         """Close the gaps that rows leave: rows from the end move into them.
@@ -212,3 +224,10 @@ def _fitting(old: Tensor | None, like: Tensor, slots: int, length: int) -> Tenso
         slots, length = min(slots, old.shape[0]), min(length, old.shape[2])
         new[:slots, :, :length] = old[:slots, :, :length]
     return new
+
+
+def _cut(slab: Tensor | None, slots: int, length: int) -> Tensor | None:
+    """What of a slab lies within so many slots and positions, in memory of its own."""
+    if slab is None or (slab.shape[0] <= slots and slab.shape[2] <= length):
+        return slab
+    return slab[:slots, :, :length].clone()

@@ -86,4 +86,4 @@ def calibration(aligner: Aligner, triplets: Iterable[Triplet]) -> GateCalibratio
         for triplet, correction in zip(kept, done, strict=True)
         if correction.gate is not None
     )
-    return replace(found, quantize=aligner.quantize)
+    return replace(found, quantize=aligner.quantize, dtype=str(aligner.model.dtype).removeprefix("torch."))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -23,7 +24,7 @@ from aligner.correct.reader import Reader
 from aligner.correct.reading import Reading
 from aligner.correct.slots import Slots
 from aligner.correct.ticket import Decoded, Request, Row, Ticket
-from aligner.errors import ConfigError, GenerationError, OutOfMemoryError
+from aligner.errors import AlignerError, ConfigError, GenerationError, OutOfMemoryError
 
 
 class StepLoop:
@@ -80,6 +81,11 @@ class StepLoop:
     def open_rows(self) -> int:
         """Prompts that are being read ahead."""
         return len(self._slots.open)
+
+    @property
+    def context(self) -> int | None:
+        """Positions that a row may take; None where the model names no end."""
+        return self._forward.context
 
     @property
     def forward_passes(self) -> int:
@@ -221,11 +227,11 @@ class StepLoop:
             self._leave()
             while joiners := self._next_joiners():
                 for group in self._joining.groups(joiners, self._passes.pace.fixed):
-                    self._guarded(group, self._passes.prefill)
+                    self._join(group)
                 self._leave()
             self._reader.turn()
             if self._rows:
-                self._guarded(self._rows, self._passes.step)
+                self._step()
                 self._leave()
         except BaseException:
             # Ctrl-C on the thread that drives, or a fault of ours: nobody may wait for ever for rows in mid-air.
@@ -240,17 +246,32 @@ class StepLoop:
         with self._wake:
             return self._joining.next()
 
-    def _guarded(self, rows: list[Row], advance: Callable[[list[Row]], None]) -> None:
-        """Advance rows; a failure becomes the answer of exactly the rows that were in the failed pass."""
-        try:
-            advance(rows)
-        except Exception as e:
-            memory = isinstance(e, torch.OutOfMemoryError | MemoryError) or "alloc" in str(e)
-            if memory and len(rows) > 1 and advance == self._passes.prefill and not any(row.out for row in rows):
-                for row in rows:  # one by one they may still fit
-                    self._guarded([row], advance)
+    def _join(self, rows: list[Row]) -> None:
+        """Read rows that join; a failure becomes the answer of exactly the rows that were in the failed pass."""
+        error = _failure(lambda: self._passes.prefill(rows))
+        if isinstance(error, OutOfMemoryError) and len(rows) > 1 and not any(row.out for row in rows):
+            self._retain(self._rows)  # the slots that the pass asked for are free again
+            for row in rows:  # one by one they may still fit
+                self._join([row])
+        elif error is not None:
+            self._drop(rows, error)
+
+    def _step(self) -> None:
+        """Take all rows on. Where memory runs out, without drafts, then without the longest row, and so on."""
+        draft = True
+        while self._rows:
+            before = self._forward.passes
+            error = _failure(partial(self._passes.step, self._rows, draft=draft))
+            if error is None:
                 return
-            self._drop(rows, GenerationError(f"the model failed: {e}") if not memory else _no_memory())
+            if not isinstance(error, OutOfMemoryError) or self._forward.passes > before:
+                # Behind the model, rows have gone on: some may have shown a token.
+                self._drop(self._rows, error)
+            elif draft:
+                self._retain(self._rows)
+            else:
+                self._drop([max(self._rows, key=lambda row: row.length)], error)
+            draft = False
 
     def _drop(self, rows: list[Row], error: Exception) -> None:
         self._fail([row.ticket for row in rows], error)
@@ -272,6 +293,8 @@ class StepLoop:
                     row.drafter.finish()
                 if row.rates is not None:
                     self._passes.pace.left(row.rates)
+                if row.following and row.finish != "cancelled":
+                    self._passes.pace.ended(row.copied)
                 row.ticket.future.set_result(Decoded(
                     ids=() if row.passed else tuple(row.out), finish_reason=row.finish, gate=row.decision
                 ))  # fmt: skip
@@ -288,5 +311,12 @@ class StepLoop:
                 ticket.future.set_exception(error)
 
 
-def _no_memory() -> OutOfMemoryError:
-    return OutOfMemoryError("not enough memory for one pass; lower max_rows or the answer's length")
+def _failure(advance: Callable[[], None]) -> AlignerError | None:
+    """What went wrong, if anything: without the traceback, which would hold the failed pass's tensors in memory."""
+    try:
+        advance()
+    except Exception as e:
+        if isinstance(e, torch.OutOfMemoryError | MemoryError) or "alloc" in str(e):
+            return OutOfMemoryError("not enough memory for one pass; lower max_rows or the answer's length")
+        return GenerationError(f"the model failed: {e}")
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from inspect import signature
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -47,12 +48,12 @@ class Forward:
         self.model = model
         self.passes = 0
         self.vocabulary: int = model.get_input_embeddings().num_embeddings
-        self.context: int | None = getattr(config, "max_position_embeddings", None)
+        self.context: int | None = _context(config)
         self.cache = SlabCache(config.num_hidden_layers, cache_tokens)
         self._sliding: int | None = getattr(config, "sliding_window", None)
         self._layer_types = set(getattr(config, "layer_types", None) or ())
         self._eager = attention == "eager"
-        self._wanted: tuple[Tensor, ...] | None = None
+        self._wanted: tuple[int, Tensor] | None = None
         self._hook = head.register_forward_pre_hook(self._select)
 
     def __call__(
@@ -70,13 +71,15 @@ class Forward:
         """
         window = Window(first=first, starts=tuple(starts), width=tokens.shape[1])
         positions = window.positions(tokens.device)
-        self.cache.aim(window, positions)
         rows = [row for row, (_, count) in enumerate(wanted) for _ in range(count)]
         columns = [column + i for column, count in wanted for i in range(count)]
-        self._wanted = tuple(torch.tensor(places, dtype=torch.long, device=tokens.device) for places in (rows, columns))
         # The causal mask alone is enough for rows that begin, and for one token of rows that are equally long.
         plain = window.even and (window.starts[0] == 0 or window.width == 1)
         try:
+            self.cache.aim(window, positions)
+            places = torch.tensor([rows, columns], dtype=torch.long, device=tokens.device)
+            # The hook is the model's, which other loops may run in other threads at the same time.
+            self._wanted = (get_ident(), places)
             output = self.model(
                 input_ids=tokens,
                 position_ids=positions,
@@ -121,8 +124,19 @@ class Forward:
 
     def _select(self, _head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """Before the output layer: keep only the hidden states whose logits somebody wants."""
-        if self._wanted is None:
+        if self._wanted is None or self._wanted[0] != get_ident():
             return None
-        rows, columns = self._wanted
+        rows, columns = self._wanted[1]
         hidden = args[0]
         return (hidden.transpose(0, 1) if hidden.shape[1] == 1 else hidden[rows, columns][None], *args[1:])
+
+
+def _context(config: Any) -> int | None:
+    """Positions that rows may take. With "longrope" a pass turns all its rows in another way once one of them is longer
+    than the first training's context: up to there, no row hangs on its company or its drafts."""
+    most: int | None = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    for part in (rope, *(part for part in rope.values() if isinstance(part, dict))):
+        if most is not None and part.get("rope_type") == "longrope":
+            most = min(most, part.get("original_max_position_embeddings") or most)
+    return most

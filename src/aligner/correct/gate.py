@@ -17,7 +17,7 @@ from aligner.types import GateDecision
 GateMode = Literal["off", "balanced", "strict"]
 
 MISS_RATES: Mapping[GateMode, float] = {"balanced": 0.01, "strict": 0.002}
-"""Share of the corrections that a gate may lose: the corrector would have made them, the reference makes one, too."""
+"""Share of all answers that need a correction which a gate may let through though the corrector would change them."""
 
 
 def copy_score(log_probs: Sequence[float]) -> float:
@@ -72,7 +72,7 @@ class GateCalibration:
 
     `thresholds` (nats) holds the modes that there were rows enough for, and `passed` what share of the held-out rows
     that need no correction each lets through. `strength` is that of the dial, which was at 0. `quantize` is how the
-    weights were kept: in fewer bits they find other things likely.
+    weights were kept: in fewer bits they find other things likely. `dtype` is the arithmetic then, to be looked up.
     """
 
     thresholds: Mapping[GateMode, float]
@@ -81,6 +81,7 @@ class GateCalibration:
     faultless: int
     strength: float = 0.0
     quantize: str = "none"
+    dtype: str = ""
 
     def gate(self, mode: GateMode, strength: float = 0.0, quantize: str = "none") -> Gate | None:
         """The gate of a mode; None for "off".
@@ -97,8 +98,9 @@ class GateCalibration:
             raise ConfigError(f"gate={mode}: it was calibrated at the dial strength {self.strength:g} and says nothing "
                               f"at {strength:g}; use gate=off there")  # fmt: skip
         if quantize != self.quantize:
+            option = f" --quantize {quantize}" if quantize in ("int8", "int4") else ""
             raise ConfigError(f"gate={mode}: it was calibrated with quantize={self.quantize} and says nothing of "
-                              f"{quantize}; calibrate again (aligner calibrate --quantize {quantize}), or use "
+                              f"{quantize}; calibrate again (aligner calibrate{option}), or use "
                               "gate=off")  # fmt: skip
         if mode not in self.thresholds:
             least = rows_needed(MISS_RATES[mode])
@@ -114,6 +116,7 @@ class GateCalibration:
             "faultless": self.faultless,
             "strength": self.strength,
             "quantize": self.quantize,
+            "dtype": self.dtype,
         }
 
     @classmethod
@@ -132,6 +135,7 @@ class GateCalibration:
                 faultless=int(values["faultless"]),
                 strength=_finite(values["strength"]),
                 quantize=str(values.get("quantize", "none")),
+                dtype=str(values.get("dtype", "")),
             )  # fmt: skip
         except (TypeError, KeyError, ValueError):
             raise CheckpointError(f"{where}: 'gate' is no calibration of a gate; calibrate again (aligner "

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from aligner.correct.aligner import Aligner, Question
 from aligner.errors import AlignerError, ConfigError, GenerationError, OutOfMemoryError, UserError
 from aligner.generate.collect import run_sync
 from aligner.generate.hf import Dtype
 from aligner.generate.named import make_named
-from aligner.types import Correction, Delta, Judge, KeptBecause, Sampling, Scorer, Verdict
+from aligner.types import Correction, Delta, GuardName, Judge, KeptBecause, Sampling, Scorer, Verdict
 
 _TEMPERATURE = 0.7  # of candidates after the first where the corrector is greedy
 
@@ -200,7 +200,10 @@ def _net(verdicts: Sequence[Verdict]) -> int | None:
 
 
 def _original(candidate: Correction, why: KeptBecause) -> Correction:
-    return replace(candidate, text=candidate.answer, kept_because=why)
+def _original(candidate: Correction, why: KeptBecause) -> Correction:
+    # What guards said is true of the text that is thrown away.
+    flags = tuple(flag for flag in candidate.flags if flag not in get_args(GuardName))
+    return replace(candidate, text=candidate.answer, kept_because=why, flags=flags)
 
 
 def _unranked(candidate: Correction, error: Exception) -> Correction:

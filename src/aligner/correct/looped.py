@@ -16,7 +16,7 @@ from aligner.correct.decoding import StepLoop
 from aligner.correct.forward import Forward
 from aligner.correct.ticket import Decoded, Request
 from aligner.errors import AlignerError, CheckpointError
-from aligner.generate.hf import DEFAULT_NEW_TOKENS, Dtype, HFGenerator, context_length
+from aligner.generate.hf import DEFAULT_NEW_TOKENS, Dtype, HFGenerator, context_length, steered
 from aligner.types import Chat, Completion, Generator, Sampling, Usage
 
 _WINDOW = 8
@@ -56,12 +56,13 @@ class LoopGenerator:
         """
         running = asyncio.get_running_loop()
         done: asyncio.Queue[tuple[int, int, Future[Decoded]]] = asyncio.Queue()
-        context, stops = context_length(self._upstream.model), frozenset(self._upstream.stop_ids())
+        stops = frozenset(self._upstream.stop_ids())
         most = sampling.max_new_tokens or DEFAULT_NEW_TOKENS
         waiting: list[tuple[int, list[int]]] = []
         asked = in_flight = 0
         with StepLoop(self._upstream.model, max_rows=self.max_rows) as loop:
             loop.start()
+            context = loop.context or context_length(self._upstream.model)
             while True:
                 if not waiting and asked < len(chats):
                     window = range(asked, min(asked + _WINDOW * self.max_rows, len(chats)))
@@ -108,14 +109,21 @@ class LoopGenerator:
 def load_upstream(
     name: str | Path, *, device: str | None = None, dtype: Dtype = "auto", max_rows: int = 64
 ) -> Generator:
-    """An upstream in process, through the step loop where that can decode it, else through `generate()`.
+    """An upstream in process, through the step loop where that writes what the model would, else through `generate()`.
+
+    The loop knows nothing of penalties and the like in a checkpoint's generation config, and may read less at a time.
 
     Raises:
         CheckpointError: no model there.
     """
     loaded = HFGenerator.from_pretrained(name, device=device, dtype=dtype, batch_size=max_rows)
+    if steered(loaded.model):
+        return loaded
     try:
-        Forward(loaded.model).close()
+        forward = Forward(loaded.model)
     except CheckpointError:
+        return loaded
+    forward.close()
+    if forward.context is not None and forward.context < context_length(loaded.model):
         return loaded
     return LoopGenerator(loaded.model, loaded.tokenizer, name=loaded.name, max_rows=max_rows)

@@ -88,7 +88,10 @@ class Pace:
     def read(self, drafted: int, right: int) -> None:
         """An answer was verified while its prompt was read."""
         self._first = [_FORGET * self._first[0] + right, _FORGET * self._first[1] + (right < drafted)]
-        self._whole = [_FORGET * self._whole[0] + (right == drafted), _FORGET * self._whole[1] + 1]
+
+    def ended(self, copied: bool) -> None:
+        """Whether an answer is right to its end is known now, which a shortened draft that was right does not tell."""
+        self._whole = [_FORGET * self._whole[0] + copied, _FORGET * self._whole[1] + 1]
 
     def took(self, tokens: int, seconds: float) -> None:
         """A pass over so many tokens, padding counted, took so long."""

@@ -80,10 +80,13 @@ class Passes:
         if not joiners[0].ahead:
             self._slots.rows.extend(joiners)
 
-    def step(self, rows: list[Row]) -> None:
-        """Take all rows on by a token or more."""
+    def step(self, rows: list[Row], *, draft: bool = True) -> None:
+        """Take all rows on by a token or more; without drafts by one."""
         began = perf_counter()
-        self._draft(rows)
+        for row in rows:
+            row.draft = NO_DRAFT  # a pass that failed may have left one
+        if draft:
+            self._draft(rows)
         read = [(row.token, *row.draft.tokens) for row in rows]
         tokens = self._padded(read)
         logits = self._forward(tokens, [row.length for row in rows], [(0, len(ids)) for ids in read],
@@ -235,6 +238,9 @@ class Passes:
             row.rates.seen(row.draft.source, len(row.draft.tokens), right)
             if row.draft.source == "first":
                 self.pace.read(len(row.draft.tokens), right)
+                row.following = right == len(row.draft.tokens) < len(row.ticket.request.answer)
+                if not row.following:
+                    self.pace.ended(right == len(row.draft.tokens))
 
     def _release(self, row: Row) -> None:
         """A row that left its answer goes on once the answer does not pass; before that, the answer is read on."""

@@ -61,8 +61,8 @@ class CorrectConfig(Config):
     speculate: bool = True
     """Verify each answer in place of writing it token by token: faster, and the corrections are the same."""
     gate: GateMode = "off"
-    """Let answers through untouched that one pass finds good enough: "balanced" loses 1 % of the corrections at most,
-    "strict" 0.2 %, as calibrated at the end of training or by `aligner calibrate`."""
+    """Let answers through untouched that one pass finds good enough: of all that need a correction, "balanced" loses
+    the correction of 1 % at most, "strict" of 0.2 %, as calibrated after training or by `aligner calibrate`."""
     best_of: int = Field(default=1, ge=1)
     """Corrections of each answer, the first as below and the others sampled; what `scorer` ranks highest is kept, the
     answer itself included."""

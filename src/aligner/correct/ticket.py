@@ -98,6 +98,7 @@ class Row:
     drafter: Drafter | None = None
     rates: Rates | None = None
     draft: Draft = NO_DRAFT  # what is verified in the pass under way
+    following: bool = False  # all of a first draft was right, and it ended before the answer
     finish: Literal["stop", "length", "cancelled"] | None = None
     # For the gate: log-probabilities of the answer's first ids; what it decided; and a token that leaves the answer
     # while it has not decided, which counts once the answer does not pass.
@@ -116,6 +117,13 @@ class Row:
     def passed(self) -> bool:
         """Whether the gate let the answer through."""
         return self.decision is not None and self.decision.passed
+
+    @property
+    def copied(self) -> bool:
+        """Whether the answer stands, as far as could be written of it."""
+        answer = self.ticket.request.answer
+        end = len(answer) - 1 if self.finish == "stop" else len(self.out)
+        return self.passed or tuple(self.out) == answer[:end]
 
     @property
     def draftable(self) -> int:

@@ -166,10 +166,13 @@ def _check_card(spec: CorrectorSpec, quantize: str) -> None:
     from aligner.correct.card import FILE_NAME as CARD
     from aligner.correct.card import AlignerCard
     from aligner.correct.gate import gate_of
+    from aligner.generate.hf import stored_bits
 
     card = AlignerCard.load(corrector_place(spec))
     _check_unit(spec, "answer" if card is None else card.prompt.unit)
     calibration = card.gate if card is not None and spec.prompt is None else None
+    if spec.gate != "off" and quantize == "none":
+        quantize = stored_bits(corrector_place(spec))
     gate_of(calibration, spec.gate, str(spec.aligner), quantize=quantize)
     if card is None and spec.prompt is None:
         raise CheckpointError(

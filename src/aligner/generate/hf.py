@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -17,6 +17,14 @@ from aligner.types import Chat, Completion, Sampling, Usage
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DEFAULT_NEW_TOKENS = 512
 Quantize = Literal["none", "int8", "int4"]
+NEUTRAL: Mapping[str, Any] = {
+    "repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0, "bad_words_ids": None, "suppress_tokens": None, "begin_suppress_tokens": None,
+    "sequence_bias": None, "forced_bos_token_id": None, "forced_eos_token_id": None, "min_length": 0,
+    "min_new_tokens": 0, "exponential_decay_length_penalty": None, "num_beams": 1, "min_p": 0.0, "typical_p": 1.0,
+    "top_h": None, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "guidance_scale": 1.0, "watermarking_config": None,
+}  # fmt: skip
+"""What of a generation config changes the tokens, beside a `Sampling`; and the values with which it does not."""
 
 
 def load_causal_lm(
@@ -45,7 +53,7 @@ def load_causal_lm(
         raise OutOfMemoryError(f"{name}: the model does not fit into the memory of {place}") from e
     except Exception as e:
         raise CheckpointError(f"{name}: the model cannot be loaded ({_first_line(e)})") from e
-    if quantize != "none":
+    if weight_bits(model.config) in ("int8", "int4"):
         return model.eval(), tokenizer  # it stands on its device already, and may not be moved
     try:
         return model.to(place).eval(), tokenizer
@@ -68,6 +76,26 @@ def _quantized(quantize: Quantize, place: str, dtype: Dtype) -> dict[str, Any]:
     return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
                                                       bnb_4bit_use_double_quant=True,
                                                       bnb_4bit_compute_dtype=getattr(torch, dtype))}  # fmt: skip
+
+
+def weight_bits(config: Any) -> str:
+    """How the weights are kept, by a model's configuration: none, int8, int4, or how another method calls itself."""
+    found = getattr(config, "quantization_config", None)
+    if found is None:
+        return "none"
+    values = found if isinstance(found, dict) else found.to_dict()
+    if values.get("load_in_8bit") or values.get("load_in_4bit"):
+        return "int8" if values.get("load_in_8bit") else "int4"
+    return str(getattr(values.get("quant_method"), "value", values.get("quant_method") or "unknown"))
+
+
+def stored_bits(name: str | Path) -> str:
+    """The same for a model that is not loaded.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    return weight_bits(_load_config(name))
 
 
 def load_tokenizer(name: str | Path) -> Any:
@@ -96,20 +124,29 @@ def context_length(model: Any) -> int:
     return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
 
 
+def steered(model: Any) -> list[str]:
+    """What a model's own generation config sets that changes the tokens of `generate()`."""
+    values = {name: getattr(model.generation_config, name, None) for name in NEUTRAL}
+    return [name for name, value in values.items() if value not in (None, NEUTRAL[name], [], {})]
+
+
 def model_context(name: str | Path) -> int:
     """The same for a model that is not loaded, from its configuration.
 
     Raises:
         CheckpointError: there is none.
     """
+    return int(getattr(_load_config(name).get_text_config(), "max_position_embeddings", None) or 1 << 30)
+
+
+def _load_config(name: str | Path) -> Any:
     from transformers import AutoConfig
 
     _check_place(name)
     try:
-        config = AutoConfig.from_pretrained(str(name)).get_text_config()
+        return AutoConfig.from_pretrained(str(name))
     except Exception as e:
         raise CheckpointError(f"{name}: the configuration cannot be loaded ({_first_line(e)})") from e
-    return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
 
 
 def _check_place(name: str | Path) -> None:
