@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -415,21 +416,40 @@ def test_bf16_and_both_architectures(tmp_path, data, architecture) -> None:
 
 
 def test_two_processes_train_as_one(tmp_path, data) -> None:
-    """Data-parallel on two CPU processes under accelerate: one run directory, written once, one corrector."""
-    config = tiny_config(data, tmp_path / "two", residual=Residual(steps=6, batch_size=4, accumulation=1))
+    """Data-parallel on two CPU processes: one run directory, written once, one corrector, one report.
+
+    Two processes take a step on the rows that one takes it on with twice the accumulation, to the same losses.
+    """
+
+    def config_of(name: str, accumulation: int) -> TrainConfig:
+        schedule = {"steps": 6, "batch_size": 4, "accumulation": accumulation, "learning_rate": 3e-3}
+        return tiny_config(data, tmp_path / name, warmup=Warmup(share=1, **schedule), residual=Residual(**schedule),
+                           samples=0, keep_checkpoints=True)  # fmt: skip
+
+    config, alone = config_of("two", 1), config_of("one", 2)
+    run(alone)
     path = tmp_path / "two.yaml"
     path.write_text(config.to_yaml(), encoding="utf-8")
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1",
-              "--mixed_precision=no", "--dynamo_backend=no", "-m", "aligner.cli", "train", str(path)]  # fmt: skip
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # Not `accelerate launch --cpu --num_processes=2`, which starts one process.
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={port}",
+              "-m", "aligner.cli", "train", str(path)]  # fmt: skip
     done = subprocess.run(
         [sys.executable, *launch],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert [step for stage, step, _ in losses(config.out) if stage == "residual"] == [1, 2, 3, 4, 5, 6]
+    last = config.out / "stages" / "residual" / "checkpoint-6"
+    assert {p.name for p in last.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
+    assert done.stdout.count("corrector:") == done.stdout.count("report:") == 1
+    two, one = losses(config.out), losses(alone.out)
+    assert [row[:2] for row in two] == [row[:2] for row in one]
+    assert [row[2] for row in two] == [pytest.approx(row[2], rel=1e-3) for row in one]
     with Aligner.from_pretrained(config.out) as aligner:
         assert aligner.correct("list 1", "alpha beta.").completion.finish_reason in ("stop", "length")
 

@@ -21,6 +21,7 @@ from aligner.train.base import Base, check_base
 from aligner.train.config import RunSettings, Schedule
 from aligner.train.figures import cut_metrics, stage_figures
 from aligner.train.held_out import HeldOut, held_out_losses
+from aligner.train.processes import is_first, processes
 from aligner.train.progress import StageProgress, stop_on_interrupt
 from aligner.train.sft import (
     Resources,
@@ -64,7 +65,7 @@ def run_session(config: C, existing: Existing, inputs: Inputs, work: Callable[[S
         ConfigError, CheckpointError, DataError: what the run needs is missing, wrong, or in its own directory.
         OutOfMemoryError: memory ran out; the message says how to go on.
     """
-    state = PartialState()
+    state = processes()
     if existing != "resume" or RunDir(config.out).result() is None:
         _check(config, existing, inputs, state)
     with state.main_process_first():
@@ -266,7 +267,7 @@ class Session(Generic[C]):
 
 def say(text: str) -> None:
     """A line of progress on stderr, from the first process alone."""
-    if PartialState().is_main_process:
+    if is_first():
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - progress goes to stderr
 
 
