@@ -128,6 +128,10 @@ def _train(arguments: list[str]) -> int:
     from aligner.train.corrector import run
 
     run_dir = run(config, existing)
+    from aligner.train.processes import is_first
+
+    if not is_first():
+        return 0
     from aligner.report.render import render_run
 
     page = render_run(run_dir)

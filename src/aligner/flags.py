@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -91,10 +91,12 @@ def _take(rest: list[str], field: FieldInfo) -> list[str]:
 
 
 def _value(given: list[str], field: FieldInfo) -> Any:
-    if _is(field, tuple) and (len(given) > 1 or not any(get_origin(p) is not tuple for p in _parts(field.annotation))):
-        return given
-    if given[0].lower() in ("none", "null") and type(None) in _parts(field.annotation):
+    parts = _parts(field.annotation)
+    if len(given) == 1 and given[0].lower() in ("none", "null") and type(None) in parts:
         return None
+    words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+    if _is(field, tuple) and (len(given) > 1 or given[0] not in words):
+        return given
     return given[0]
 
 

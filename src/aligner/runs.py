@@ -86,6 +86,21 @@ def lineage_from_json(values: Iterable[object]) -> Lineage:
     return tuple(found)
 
 
+def check_apart(out: str | Path, given: Iterable[str | Path | None]) -> None:
+    """Refuse to read what lies in a run's own directory, which --overwrite would empty first.
+
+    A text that names nothing here may be a Hub id and is passed over.
+
+    Raises:
+        ConfigError: names what lies there.
+    """
+    for place in given:
+        if place is None or (isinstance(place, str) and not Path(place).exists()):
+            continue
+        if Path(place).resolve().is_relative_to(Path(out).resolve()):
+            raise ConfigError(f"{place}: lies in the run's own directory {out}; choose another 'out'")
+
+
 def environment() -> dict[str, Any]:
     """Versions, hardware and git revision: what another person needs to know to run it again."""
     versions = {}

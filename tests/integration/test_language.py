@@ -212,6 +212,23 @@ def test_existing_finished_locked_and_changed_runs(tmp_path, data, finished, cap
         run(mine, existing="resume")
 
 
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"tokenizer": "model"}, ConfigError, "lies in the run's own directory"),
+        ({"tokenizer": "../none/of/it"}, CheckpointError, "no such directory"),
+        ({"scratch": None, "model": "model"}, ConfigError, "lies in the run's own directory"),
+    ],
+)
+def test_an_old_run_outlives_a_wrong_start(tmp_path, data, finished, changes, error, message) -> None:
+    old = Path(shutil.copytree(finished, tmp_path / "old"))
+    before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
+    settings = {name: value and str(old / value) for name, value in changes.items()}
+    with pytest.raises(error, match=message):
+        run(tiny_sft(data, old, **settings), existing="overwrite")
+    assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
+
+
 def test_fine_tuning_an_upstream_keeps_its_tokenizer_and_lineage(tmp_path, data, finished) -> None:
     rows = write_rows(tmp_path / "more.jsonl", [{"prompt": f"ask {i}", "completion": "omega"} for i in range(20)])
     schedule = Schedule(steps=60, batch_size=5, accumulation=1, learning_rate=3e-3)

@@ -94,6 +94,20 @@ def test_a_run_does_not_read_what_it_would_overwrite(tmp_path, existing) -> None
     assert answers.read_bytes() == before
 
 
+@pytest.mark.parametrize("what", ["upstreams", "correctors"])
+def test_a_run_does_not_overwrite_a_model_it_is_to_measure(tmp_path, what) -> None:
+    config = small_gsm8k(tmp_path)
+    out = run(config).path
+    (out / "model").mkdir()
+    before = sorted(out.rglob("*"))
+    field = {"upstreams": {"answers": None, "model": str(out / "model")},
+             "correctors": {"corrections": None, "aligner": str(out)}}[what]  # fmt: skip
+    itself = config.model_copy(update={what: (getattr(config, what)[0].model_copy(update=field),)})
+    with pytest.raises(ConfigError, match="lies in the run's own directory"):
+        run(itself, "overwrite")
+    assert sorted(out.rglob("*")) == before
+
+
 def test_answers_that_lack_questions_are_refused_or_left_unscored_and_listed(tmp_path, capsys) -> None:
     config = stored_config(tmp_path)
     rows = [row for row in rows_in(tmp_path / "a.jsonl") if (row["id"], row["task"]) != ("q0", "two")]

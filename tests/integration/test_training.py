@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +22,7 @@ from aligner.errors import CheckpointError, ConfigError, DataError, RunError, Tr
 from aligner.generate.collect import collect
 from aligner.generate.hf import HFGenerator, load_tokenizer
 from aligner.runs import RunDir
-from aligner.train.config import Lora, Residual, Scratch, Warmup
+from aligner.train.config import Lora, Residual, Scratch, TrainConfig, Warmup
 from aligner.train.corrector import run
 from aligner.types import Sampling, as_chat
 from tests.training import losses, start, tiny_config, toy_rows, weights, write_rows
@@ -255,6 +258,46 @@ def test_length_beyond_the_models_context_is_refused(tmp_path, data, finished) -
         run(config)
 
 
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"model": "OLD/model"}, ConfigError, "lies in the run's own directory"),
+        ({"data": ("OLD/rows.jsonl",)}, ConfigError, "lies in the run's own directory"),
+        ({"mix": ("OLD/rows.jsonl",)}, ConfigError, "lies in the run's own directory"),
+        ({"model": "FINISHED/modle"}, CheckpointError, "no such directory"),
+        ({"model": "FINISHED/model", "max_length": 97}, ConfigError, "takes 96 tokens at most"),
+        ({"data": ("OLD/../bad.jsonl",)}, DataError, "bad.jsonl:4: the field 'correction' is missing"),
+        ({"mix": ("OLD/../bad.jsonl",)}, DataError, "bad.jsonl:1: "),
+    ],
+)
+def test_an_old_run_outlives_wrong_inputs(tmp_path, data, finished, changes, error, message) -> None:
+    """--overwrite empties the old run when everything that can be checked before is right, and not sooner."""
+    old = Path(shutil.copytree(finished, tmp_path / "old"))
+    write_rows(old / "rows.jsonl", toy_rows(8))
+    write_rows(tmp_path / "bad.jsonl", [*toy_rows(3), {"question": "x", "answer": "y"}])
+    before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(placed, value))
+        return value.replace("OLD", str(old)).replace("FINISHED", str(finished)) if isinstance(value, str) else value
+
+    settings = {name: placed(value) for name, value in changes.items()}
+    if "model" in settings:
+        settings["scratch"] = None
+    with pytest.raises(error, match=re.escape(message)):
+        run(tiny_config(data, old).model_copy(update=settings), existing="overwrite")
+    assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_run_needs_its_inputs_no_more(tmp_path, data, finished) -> None:
+    base = Path(shutil.copytree(finished / "model", tmp_path / "base"))
+    config = tiny_config(data, tmp_path / "on", scratch=None, model=str(base), samples=0)
+    run(config)
+    shutil.rmtree(base)
+    assert run(config, existing="resume").result() is not None
+
+
 def test_a_corrector_trained_on_keeps_its_prompt(tmp_path, data, finished) -> None:
     first = Aligner.from_pretrained(finished)
     config = tiny_config(data, tmp_path / "on", scratch=None, model=str(finished / "model"), samples=0)
@@ -272,8 +315,6 @@ def test_a_corrector_trained_on_keeps_its_prompt(tmp_path, data, finished) -> No
     ],
 )
 def test_values_that_a_library_would_die_of(tmp_path, data, finished, changes, message) -> None:
-    from aligner.train.config import TrainConfig
-
     base = tiny_config(data, tmp_path / "run", scratch=None, model=str(finished / "model"), samples=0)
     with pytest.raises(ConfigError, match=message):
         run(TrainConfig.from_dict(base.model_dump() | changes))
@@ -375,21 +416,40 @@ def test_bf16_and_both_architectures(tmp_path, data, architecture) -> None:
 
 
 def test_two_processes_train_as_one(tmp_path, data) -> None:
-    """Data-parallel on two CPU processes under accelerate: one run directory, written once, one corrector."""
-    config = tiny_config(data, tmp_path / "two", residual=Residual(steps=6, batch_size=4, accumulation=1))
+    """Data-parallel on two CPU processes: one run directory, written once, one corrector, one report.
+
+    Two processes take a step on the rows that one takes it on with twice the accumulation, to the same losses.
+    """
+
+    def config_of(name: str, accumulation: int) -> TrainConfig:
+        schedule = {"steps": 6, "batch_size": 4, "accumulation": accumulation, "learning_rate": 3e-3}
+        return tiny_config(data, tmp_path / name, warmup=Warmup(share=1, **schedule), residual=Residual(**schedule),
+                           samples=0, keep_checkpoints=True)  # fmt: skip
+
+    config, alone = config_of("two", 1), config_of("one", 2)
+    run(alone)
     path = tmp_path / "two.yaml"
     path.write_text(config.to_yaml(), encoding="utf-8")
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1",
-              "--mixed_precision=no", "--dynamo_backend=no", "-m", "aligner.cli", "train", str(path)]  # fmt: skip
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # Not `accelerate launch --cpu --num_processes=2`, which starts one process.
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={port}",
+              "-m", "aligner.cli", "train", str(path)]  # fmt: skip
     done = subprocess.run(
         [sys.executable, *launch],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert [step for stage, step, _ in losses(config.out) if stage == "residual"] == [1, 2, 3, 4, 5, 6]
+    last = config.out / "stages" / "residual" / "checkpoint-6"
+    assert {p.name for p in last.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
+    assert done.stdout.count("corrector:") == done.stdout.count("report:") == 1
+    two, one = losses(config.out), losses(alone.out)
+    assert [row[:2] for row in two] == [row[:2] for row in one]
+    assert [row[2] for row in two] == [pytest.approx(row[2], rel=1e-3) for row in one]
     with Aligner.from_pretrained(config.out) as aligner:
         assert aligner.correct("list 1", "alpha beta.").completion.finish_reason in ("stop", "length")
 
@@ -406,8 +466,6 @@ def test_two_processes_train_as_one(tmp_path, data) -> None:
     ],
 )
 def test_settings_that_contradict_each_other(tmp_path, changes, message) -> None:
-    from aligner.train.config import TrainConfig
-
     base = {"data": ["x"], "out": str(tmp_path), "scratch": {}}
     with pytest.raises(ConfigError, match=message):
         TrainConfig.from_dict(base | changes)

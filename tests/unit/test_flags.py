@@ -68,6 +68,8 @@ def test_none_and_unions() -> None:
     assert parsed("--note", "some words").note == "some words"
     assert parsed("--targets", "all").targets == "all"
     assert parsed("--targets", "q_proj", "v_proj").targets == ("q_proj", "v_proj")
+    assert parsed("--targets", "q_proj").targets == parsed("--targets=q_proj").targets == ("q_proj",)
+    assert parsed("--targets", "q_proj", "--targets", "v_proj").targets == ("q_proj", "v_proj")
 
 
 def test_negative_numbers_are_values() -> None:

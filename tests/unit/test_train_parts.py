@@ -17,6 +17,7 @@ from aligner.prompts import PromptFormat
 from aligner.rows import JsonlWriter, read_rows
 from aligner.runs import RunDir
 from aligner.tokens import TextCodec
+from aligner.train import held_out as held_out_module
 from aligner.train.config import Schedule, Scratch, TrainConfig, Warmup
 from aligner.train.dataset import Prepared, data_files, encode_row, prepare, texts
 from aligner.train.edited import edited, weight_at
@@ -269,6 +270,36 @@ def test_held_out_loss_is_the_objective_per_token_and_source(codec, prompt) -> N
     rough = held_out_losses(model, held_out, bf16=True)
     assert rough["all"] == pytest.approx(losses["all"], rel=0.02)
     assert held_out_losses(model, HeldOut.build([], prompt, codec, 96), bf16=False) == {}
+
+
+def test_held_out_losses_take_a_bounded_number_of_logits(codec, prompt, monkeypatch) -> None:
+    """The same numbers however large the vocabulary is; with a small one the batches are as large as ever."""
+    triplets = [Triplet(**row, id=str(i)) for i, row in enumerate(toy_rows(40))]
+    model = build_model(Scratch(layers=1, hidden=32, heads=2), codec.tokenizer, 96, seed=0)
+    held_out = HeldOut.build(triplets, prompt, codec, 96)
+    made: list[int] = []
+    model.get_output_embeddings().register_forward_hook(lambda _module, _inputs, logits: made.append(logits.numel()))
+    whole, batches = held_out_losses(model, held_out, bf16=False), len(made)
+    learned = sum(len(row.ids) - row.prompt_length for rows in held_out.rows.values() for row in rows)
+    assert sum(made) == learned * model.config.vocab_size
+    assert batches == 2, "one for each source: they are far below 8,192 tokens"
+    longest = max(len(row.ids) - row.prompt_length for rows in held_out.rows.values() for row in rows)
+    for positions in (3 * longest, 5):
+        made.clear()
+        monkeypatch.setattr(held_out_module, "_BATCH_LOGITS", positions * model.config.vocab_size)
+        losses = held_out_losses(model, held_out, bf16=False)
+        assert losses == {source: pytest.approx(loss, rel=1e-5) for source, loss in whole.items()}
+        assert len(made) > batches
+        # A row is measured in one pass, so the longest one is the least that can be asked for.
+        assert max(made) <= max(positions, longest) * model.config.vocab_size
+
+
+def test_batches_of_the_pocket_models_are_bounded_by_tokens_alone(codec, prompt) -> None:
+    triplets = [Triplet(**row, id=str(i)) for i, row in enumerate(toy_rows(1500))]
+    rows = HeldOut.build(triplets, prompt, codec, 96).rows["odd"]
+    batches = list(held_out_module._batches(rows, held_out_module._BATCH_LOGITS // 8192))
+    assert len(batches) > 1
+    assert batches == list(held_out_module._batches(rows, 1 << 60))
 
 
 def trained(step: int, **logs: float) -> tuple[SimpleNamespace, dict[str, float]]:

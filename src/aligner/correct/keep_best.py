@@ -200,7 +200,6 @@ def _net(verdicts: Sequence[Verdict]) -> int | None:
 
 
 def _original(candidate: Correction, why: KeptBecause) -> Correction:
-def _original(candidate: Correction, why: KeptBecause) -> Correction:
     # What guards said is true of the text that is thrown away.
     flags = tuple(flag for flag in candidate.flags if flag not in get_args(GuardName))
     return replace(candidate, text=candidate.answer, kept_because=why, flags=flags)

@@ -17,7 +17,7 @@ from aligner.evaluate.tasks import Suite, read_task
 from aligner.generate.method import load_method, shipped
 from aligner.prompts import Unit
 from aligner.rows import dumps, file_hash, write_atomic
-from aligner.runs import RunDir
+from aligner.runs import RunDir, check_apart
 
 FILE_NAME = "inputs.json"
 _AT_A_TIME: Mapping[Unit, str] = {"answer": "whole answers", "sentence": "sentence by sentence"}
@@ -33,7 +33,8 @@ def read_inputs(config: EvalConfig, live: Collection[str]) -> tuple[Suite, dict[
     Raises:
         DataError: a file is not what it should be.
         ConfigError: an upstream has neither a model nor answers, one that is brought is not in the configuration, a
-            method is wrong or has to revise answers without their model, or a file lies in the run's own directory.
+            method is wrong or has to revise answers without their model, or a file or model lies in the run's own
+            directory.
     """
     for name in live:
         if name not in {spec.name for spec in config.upstreams}:
@@ -88,16 +89,15 @@ def _check_method(corrector: str, place: str, config: EvalConfig, live: Collecti
 
 
 def _check_apart(config: EvalConfig) -> None:
-    """Refuse what lies in the run's own directory, which --overwrite would empty first."""
     given: list[Path | None] = [spec.file for spec in config.tasks]
     given += [spec.answers for spec in config.upstreams]
     given += [spec.corrections for spec in config.correctors]
     given += [
         Path(spec.method) for spec in config.correctors if spec.method is not None and spec.method not in shipped()
     ]
-    for path in given:
-        if path is not None and expand(path).resolve().is_relative_to(config.out.resolve()):
-            raise ConfigError(f"{path}: lies in the run's own directory {config.out}; choose another 'out'")
+    check_apart(config.out, (expand(path) for path in given if path is not None))
+    check_apart(config.out, [spec.model for spec in config.upstreams])
+    check_apart(config.out, [spec.aligner for spec in config.correctors])
 
 
 def _by_task(suite: Suite, answered: Collection[int]) -> dict[str, list[str]]:

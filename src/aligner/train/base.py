@@ -35,22 +35,6 @@ class Base:
     def __init__(self, config: RunSettings, run_dir: RunDir, state: PartialState) -> None:
         self._config, self._run_dir, self._state = config, run_dir, state
 
-    def check_context(self) -> None:
-        """Positions that the model does not have are an index error deep in a library, or nonsense learned.
-
-        Raises:
-            ConfigError: `max_length` is more than the model takes.
-        """
-        config = self._config
-        if config.model is None:
-            return
-        context = model_context(config.model)
-        if config.max_length > context:
-            raise ConfigError(
-                f"'max_length' is {config.max_length}, but {config.model} takes {context} tokens at most; "
-                f"set max_length to {context} or less"
-            )
-
     def lineage(self, files: Iterable[Path]) -> Lineage:
         """The files of data, the model to start from, and what that was made from.
 
@@ -61,9 +45,7 @@ class Base:
         name = self._config.model
         if name is None:
             return merge_lineage(own)
-        parent = AlignerCard.load(name)
-        made_from = parent.lineage if parent is not None else load_lineage(name)
-        return merge_lineage(own, [ancestor_of_model("base", name)], made_from)
+        return merge_lineage(own, [ancestor_of_model("base", name)], _made_from(name))
 
     def tokenizer(self, texts: Callable[[int], Iterator[str]], given: str | None = None) -> Any:
         """The checkpoint's tokenizer; from scratch, the one `given` or a new one, kept in the run directory.
@@ -106,6 +88,28 @@ class Base:
         return load_causal_lm(config.model, dtype="float32")[0].train()
 
 
+def check_base(config: RunSettings, tokenizer: str | None = None) -> None:
+    """Find out, without loading a model, whether what a run starts from is there and fits.
+
+    Raises:
+        CheckpointError: there is no model or tokenizer, or what it was made from cannot be read.
+        ConfigError: `max_length` is more than the model takes.
+    """
+    if tokenizer is not None:
+        _load_bare(tokenizer)
+    if config.model is None:
+        return
+    load_tokenizer(config.model)
+    context = model_context(config.model)
+    # Positions that the model does not have are an index error deep in a library, or nonsense learned.
+    if config.max_length > context:
+        raise ConfigError(
+            f"'max_length' is {config.max_length}, but {config.model} takes {context} tokens at most; "
+            f"set max_length to {context} or less"
+        )
+    _made_from(config.model)
+
+
 def save_lineage(directory: Path, lineage: Lineage) -> None:
     """Write what a model was made from beside its weights."""
     write_atomic(directory / _LINEAGE, json.dumps({"lineage": lineage_to_json(lineage)}, indent=2) + "\n")
@@ -124,6 +128,12 @@ def load_lineage(name: str | Path) -> Lineage:
         return lineage_from_json(json.loads(path.read_text(encoding="utf-8"))["lineage"])
     except (OSError, ValueError, TypeError, KeyError, DataError) as e:
         raise CheckpointError(f"{path}: cannot be read ({e}); train the model again or remove the file") from None
+
+
+def _made_from(name: str) -> Lineage:
+    """What a model was made from, as a corrector's card or the record beside its weights says."""
+    parent = AlignerCard.load(name)
+    return parent.lineage if parent is not None else load_lineage(name)
 
 
 def _load_bare(name: str | Path) -> Any:

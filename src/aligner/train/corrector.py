@@ -18,8 +18,9 @@ from aligner.train.config import TrainConfig
 from aligner.train.dataset import Prepared, data_files, prepare, texts
 from aligner.train.figures import held_out_table
 from aligner.train.held_out import HeldOut, corrections, sample_row
-from aligner.train.session import Session, Stage, dropped_text, run_session, say
-from aligner.train.text_rows import texts_of
+from aligner.train.session import Inputs, Session, Stage, dropped_text, run_session, say
+from aligner.train.text_rows import read_text_rows, texts_of
+from aligner.triplets import read_triplets
 
 
 def run(config: TrainConfig, existing: Existing = "refuse") -> RunDir:
@@ -35,12 +36,12 @@ def run(config: TrainConfig, existing: Existing = "refuse") -> RunDir:
         Interrupted: Ctrl-C; a checkpoint was written.
     """
     files, mix = data_files(config.data), data_files(config.mix, "mix")
-    return run_session(config, existing, lambda session: _train(session, files, mix))
+    inputs = Inputs(files=[*files, *mix], rows=chain(read_triplets(*files), read_text_rows(*mix)))
+    return run_session(config, existing, inputs, lambda session: _train(session, files, mix))
 
 
 def _train(session: Session[TrainConfig], files: list[Path], mix: list[Path]) -> None:
     config = session.config
-    session.base.check_context()
     lineage = session.resolve(session.base.lineage([*files, *mix]))
     tokenizer = session.base.tokenizer(lambda rows: chain(texts(files, rows), texts_of(mix, rows)))
     codec = TextCodec(tokenizer)

@@ -8,18 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from aligner import edits
 from aligner.correct.aligner import Aligner
 from aligner.errors import DataError, PromptError
-from aligner.objectives import completion_log_probs
 from aligner.prompts import PromptFormat
 from aligner.tokens import TextCodec
 from aligner.train.dataset import encode_row, training_rows
+from aligner.train.head import head_at
 from aligner.train.row_file import EncodedRow
 from aligner.types import Correction, Triplet
 
 _BATCH_TOKENS = 8192
+_BATCH_LOGITS = 2**26  # a quarter of a gigabyte in fp32, whatever the vocabulary: training may have filled the rest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,15 +60,20 @@ def held_out_losses(model: Any, held_out: HeldOut, bf16: bool) -> dict[str, floa
     """−log μ_φ(y_c | y_o, x) per token that is learned, in nats, per source and for "all" of them together."""
     training = model.training
     model.eval()
+    positions = max(_BATCH_LOGITS // model.config.get_text_config().vocab_size, 1)
     totals: dict[str, tuple[float, int]] = {}
     for source, rows in held_out.rows.items():
         nats, tokens = 0.0, 0
-        for batch in _batches(rows):
+        for batch in _batches(rows, positions):
             ids, mask, attention = _collate(batch, model.device)
-            with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
-                logits = model(input_ids=ids, attention_mask=attention).logits
-            nats -= float(completion_log_probs(logits, ids, mask).sum())
-            tokens += int(mask[:, 1:].sum())
+            learned = mask[:, 1:].nonzero(as_tuple=True)
+            autocast = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16)
+            with autocast, head_at(model, *learned):
+                logits = model(input_ids=ids, attention_mask=attention).logits[0]
+            labels = ids[:, 1:][learned]
+            for part, wanted in zip(logits.split(positions), labels.split(positions), strict=True):
+                nats += float(cross_entropy(part.float(), wanted, reduction="sum"))
+            tokens += len(labels)
         totals[source] = (nats, tokens)
     model.train(training)
     losses = {source: nats / tokens for source, (nats, tokens) in totals.items() if tokens}
@@ -75,14 +82,17 @@ def held_out_losses(model: Any, held_out: HeldOut, bf16: bool) -> dict[str, floa
     return losses
 
 
-def _batches(rows: tuple[EncodedRow, ...]) -> Iterator[list[EncodedRow]]:
-    """Rows of similar length together, within a budget of padded tokens."""
+def _batches(rows: tuple[EncodedRow, ...], positions: int) -> Iterator[list[EncodedRow]]:
+    """Rows of similar length together, within a budget of padded tokens and one of positions that are learned."""
     batch: list[EncodedRow] = []
+    learned = 0
     for row in sorted(rows, key=lambda r: len(r.ids)):
-        if batch and len(row.ids) * (len(batch) + 1) > _BATCH_TOKENS:
+        more = len(row.ids) - row.prompt_length
+        if batch and (len(row.ids) * (len(batch) + 1) > _BATCH_TOKENS or learned + more > positions):
             yield batch
-            batch = []
+            batch, learned = [], 0
         batch.append(row)
+        learned += more
     if batch:
         yield batch
 

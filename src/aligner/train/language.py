@@ -18,7 +18,7 @@ from aligner.train.dataset import LowestRanked, data_files, rank
 from aligner.train.figures import held_out_table
 from aligner.train.held_out import HeldOut
 from aligner.train.row_file import EncodedRow, RowFile, TooLong
-from aligner.train.session import Session, Stage, dropped_text, run_session, say
+from aligner.train.session import Inputs, Session, Stage, dropped_text, run_session, say
 from aligner.train.text_rows import TextFormat, read_text_rows, texts_of
 from aligner.triplets import is_held_out
 
@@ -50,7 +50,8 @@ def run(config: SftConfig, existing: Existing = "refuse") -> RunDir:
         Interrupted: Ctrl-C; a checkpoint was written.
     """
     files = data_files(config.data)
-    return run_session(config, existing, lambda session: _train(session, files))
+    inputs = Inputs(files=files, rows=read_text_rows(*files), tokenizer=config.tokenizer)
+    return run_session(config, existing, inputs, lambda session: _train(session, files))
 
 
 def read(
@@ -99,7 +100,6 @@ def read(
 
 def _train(session: Session[SftConfig], files: list[Path]) -> None:
     config = session.config
-    session.base.check_context()
     lineage = session.resolve(session.base.lineage(files))
     tokenizer = session.base.tokenizer(lambda rows: texts_of(files, rows), config.tokenizer)
     text_format = TextFormat(TextCodec(tokenizer))

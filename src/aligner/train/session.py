@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,12 @@ from accelerate import PartialState
 
 from aligner.errors import AlignerError, Interrupted, OutOfMemoryError, RunError
 from aligner.rows import JsonlWriter, storage_errors, write_atomic
-from aligner.runs import Existing, Lineage, RunDir, lineage_to_json
-from aligner.train.base import Base
+from aligner.runs import Existing, Lineage, RunDir, check_apart, lineage_to_json
+from aligner.train.base import Base, check_base
 from aligner.train.config import RunSettings, Schedule
 from aligner.train.figures import cut_metrics, stage_figures
 from aligner.train.held_out import HeldOut, held_out_losses
+from aligner.train.processes import is_first, processes
 from aligner.train.progress import StageProgress, stop_on_interrupt
 from aligner.train.sft import (
     Resources,
@@ -28,6 +29,7 @@ from aligner.train.sft import (
     checkpoint_step,
     is_out_of_memory,
     last_whole_checkpoint,
+    peft_config,
     train_stage,
 )
 
@@ -43,16 +45,29 @@ class Stage:
     schedule: Schedule
 
 
-def run_session(config: C, existing: Existing, work: Callable[[Session[C]], None]) -> RunDir:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What a run is about to read: its files, all of their rows, and a tokenizer where one is named."""
+
+    files: Sequence[Path]
+    rows: Iterable[object]
+    tokenizer: str | None = None
+
+
+def run_session(config: C, existing: Existing, inputs: Inputs, work: Callable[[Session[C]], None]) -> RunDir:
     """Make or open the run's directory and do `work` in it, unless it is finished already.
 
-    Started under `accelerate launch`, every process works and the first one writes.
+    Started under `accelerate launch`, every process works and the first one writes. What is wrong with the inputs is
+    found before a directory is made, or a run that is to be overwritten is emptied.
 
     Raises:
         RunError: the directory exists, was started with another configuration, or another process works there.
+        ConfigError, CheckpointError, DataError: what the run needs is missing, wrong, or in its own directory.
         OutOfMemoryError: memory ran out; the message says how to go on.
     """
-    state = PartialState()
+    state = processes()
+    if existing != "resume" or RunDir(config.out).result() is None:
+        _check(config, existing, inputs, state)
     with state.main_process_first():
         # Only the first process may find the directory taken; the others come to one that it has just made.
         run_dir = RunDir.create(config.out, config, existing if state.is_main_process else "resume")
@@ -72,6 +87,19 @@ def run_session(config: C, existing: Existing, work: Callable[[Session[C]], None
             ) from e
         raise
     return run_dir
+
+
+def _check(config: RunSettings, existing: Existing, inputs: Inputs, state: PartialState) -> None:
+    check_apart(config.out, [*inputs.files, config.model, inputs.tokenizer])
+    if state.is_main_process:
+        RunDir.check_place(config.out, existing)
+    check_base(config, inputs.tokenizer)
+    if config.lora is not None:
+        peft_config(config.lora)
+    if existing == "overwrite" and state.is_main_process and RunDir(config.out).config_path.is_file():
+        say("reading the new rows before the old run is removed")
+        for _ in inputs.rows:
+            pass
 
 
 class Session(Generic[C]):
@@ -239,7 +267,7 @@ class Session(Generic[C]):
 
 def say(text: str) -> None:
     """A line of progress on stderr, from the first process alone."""
-    if PartialState().is_main_process:
+    if is_first():
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - progress goes to stderr
 
 

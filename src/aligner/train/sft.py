@@ -111,7 +111,7 @@ def train_stage(
             args=arguments,
             train_dataset=rows,
             processing_class=tokenizer,
-            peft_config=_peft(lora) if lora is not None else None,
+            peft_config=peft_config(lora) if lora is not None else None,
             callbacks=[*callbacks, _whole_marker()],
         )
     except ValueError as e:
@@ -181,7 +181,12 @@ def _named(error: Exception, step: int, directory: Path) -> Exception:
     return error
 
 
-def _peft(lora: Lora) -> Any:
+def peft_config(lora: Lora) -> Any:
+    """The adapters' settings as peft has them.
+
+    Raises:
+        ConfigError: peft is not installed.
+    """
     try:
         from peft import LoraConfig
     except ImportError:

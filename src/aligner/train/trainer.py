@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from aligner.train.edited import IGNORED, unmark, weight_at
+from aligner.train.head import head_at
 from aligner.train.order import LengthBuckets
 
 _SHORT = 320  # tokens up to which attention written out is quicker on a CPU than its fused kernel in bf16
@@ -47,15 +48,9 @@ def trainer_class() -> Any:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             labels = plain[:, 1:]
             rows, columns = (labels != IGNORED).nonzero(as_tuple=True)
-            head = self.accelerator.unwrap_model(model).get_output_embeddings()
-            hook = head.register_forward_pre_hook(lambda _, hidden: (hidden[0][rows, columns][None],))
-            try:
-                with _attention(self.accelerator.unwrap_model(model).config, inputs["input_ids"], self.args):
-                    output = model(
-                        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-                    )
-            finally:
-                hook.remove()
+            whole = self.accelerator.unwrap_model(model)
+            with head_at(whole, rows, columns), _attention(whole.config, inputs["input_ids"], self.args):
+                output = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
             losses = cross_entropy(output.logits[0].float(), labels[rows, columns], reduction="none")
             if self.edit_weight != 1:
                 weight = weight_at(self.edit_weight, self.state.global_step, self.state.max_steps)
