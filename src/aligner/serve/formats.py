@@ -118,5 +118,5 @@ def _found(root: Any, reference: Any) -> Any:
 
 
 def _long() -> ConfigError:
-    return ConfigError("response_format has a schema with patterns, with references to itself or elsewhere, with an $id "
-                       "or $schema within it, or too large to be checked quickly; leave them out")  # fmt: skip
+    return ConfigError("response_format has a schema with patterns, with references to itself or elsewhere, with an "
+                       "$id or $schema within it, or too large to be checked quickly; leave them out")  # fmt: skip
