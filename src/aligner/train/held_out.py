@@ -71,7 +71,7 @@ def held_out_losses(model: Any, held_out: HeldOut, bf16: bool) -> dict[str, floa
             with autocast, head_at(model, *learned):
                 logits = model(input_ids=ids, attention_mask=attention).logits[0]
             labels = ids[:, 1:][learned]
-            for part, wanted in zip(logits.split(positions), labels.split(positions), strict=True):
+            for part, wanted in zip(torch.split(logits, positions), torch.split(labels, positions), strict=True):
                 nats += float(cross_entropy(part.float(), wanted, reduction="sum"))
             tokens += len(labels)
         totals[source] = (nats, tokens)
