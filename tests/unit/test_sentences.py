@@ -100,11 +100,14 @@ class Counting:
         self.pattern, self.seen = pattern, 0
 
     def search(self, text: str, at: int = 0) -> Any:
-        found = self.pattern.search(text, at)
-        self.seen += (len(text) if found is None else found.end()) - at
-        return found
+        return self._counted(self.pattern.search(text, at), len(text), at)
 
-    match = search
+    def match(self, text: str) -> Any:
+        return self._counted(self.pattern.match(text), len(text), 0)
+
+    def _counted(self, found: Any, size: int, at: int) -> Any:
+        self.seen += (size if found is None else found.end()) - at
+        return found
 
 
 @pytest.mark.parametrize(
