@@ -15,16 +15,7 @@ from aligner.pocket.claims import Language
 from aligner.pocket.faults import Faults, text_of
 from aligner.pocket.tasks import TASKS, Question, Split, TaskName, Tasks
 from aligner.pocket.teacher import Teacher
-from aligner.pocket.text import (
-    INSTRUCTIONS,
-    KEPT_UP,
-    READING_SPLITS,
-    READING_TURNS,
-    instruction,
-    other_request,
-    second,
-    world_rows,
-)
+from aligner.pocket.text import INSTRUCTIONS, KEPT_UP, READING_TURNS, instruction, other_request, second, world_rows
 from aligner.pocket.upstreams import TRIPLET_WAYS, Answerer, Profile, profiles
 from aligner.pocket.world import World, words
 from aligner.rows import dumps, write_atomic
@@ -96,7 +87,7 @@ def run(config: SuiteConfig, existing: Existing = "refuse") -> RunDir:
 
     put("world.jsonl", world_rows(tasks, config.texts, config.seed))
     put("reading.jsonl", world_rows(tasks, config.reading, config.seed + 1, instructions=0, read_back=KEPT_UP,
-                                    later=READING_TURNS, splits=READING_SPLITS))  # fmt: skip
+                                    later=READING_TURNS))  # fmt: skip
     put("triplets.jsonl", triplets(tasks, config.triplets, config.seed))
     for task in TASKS:
         put(f"tasks/{task}.jsonl", questions(tasks, task, config.questions))

@@ -8,7 +8,7 @@ any text; a small one needs it dense, or it can neither summarise nor leave an a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
@@ -25,10 +25,6 @@ KEPT_UP = 0.2
 """The same for a corrector, which knows how by then and only must not forget it."""
 READING_TURNS = 0.35
 """Share of a corrector's questions that come second: without them it answers the first one again."""
-SPLITS: Mapping[Split, float] = {"train": 6, "entity": 3, "combination": 2, "phrasing": 1}
-"""What the questions that a base model reads about are like, in shares."""
-READING_SPLITS: Mapping[Split, float] = {"train": 2, "entity": 4, "combination": 3, "phrasing": 3}
-"""The same for a corrector, whose triplets ask enough of the first kind."""
 _READ_BACK_WAYS = (
     "Read this back to me: {note}",
     "Repeat after me: {note}",
@@ -75,34 +71,26 @@ def world_rows(
     instructions: float = INSTRUCTIONS,
     read_back: float = READ_BACK,
     later: float = 0.0,
-    splits: Mapping[Split, float] = SPLITS,
 ) -> Iterator[dict[str, Any]]:
     """Rows of {"text"} and {"prompt", "completion"}: each fact and each act equally often, the rest at random.
 
-    `instructions` and `read_back` are shares of the rows, `later` of the questions that have another one before them,
-    `splits` of the kinds of questions.
+    `instructions` and `read_back` are shares of the rows, `later` of the questions that have another one before them.
     """
     random = Random(f"text:{tasks.world.seed}:{seed}")
     faults = Faults(tasks.language)
     statements = _statements(tasks, random)
-
-    def any_question(task: TaskName) -> Question:
-        # Of any split: knowing the answer is no secret, correcting one is.
-        split = random.choices(list(splits), list(splits.values()))[0]
-        return tasks.draw(task, random, "train" if task == "sums" else split, taught=True)
-
     for _ in range(rows):
         kind = random.random()
         if kind < instructions:
             yield instruction(tasks, faults, random)
         elif kind < instructions + read_back:
-            yield _read_back(tasks, faults, random, lambda: any_question(random.choice(TASKS)))
+            yield _read_back(tasks, faults, random, lambda: _any_question(tasks, random.choice(TASKS), random))
         elif random.random() < 0.4:
             said = next(statements)
             yield {"text": " ".join(tasks.language.say(c, random.randrange(tasks.language.ways(c))) for c in said)}
         else:
             task = random.choices(list(_KNOWLEDGE), list(_KNOWLEDGE.values()))[0]
-            question = any_question(task)
+            question = _any_question(tasks, task, random)
             row = {"prompt": question.text, "completion": text_of(faultless(question, tasks.language, random))}
             yield row | {"prompt": second(tasks, question.text, random)} if later and random.random() < later else row
 
@@ -126,6 +114,12 @@ def _statements(tasks: Tasks, random: Random) -> Iterator[list[Claim]]:
 def second(tasks: Tasks, request: str, random: Random) -> list[dict[str, str]]:
     """A request as rows have it, with an earlier turn."""
     return [{"role": m.role, "content": m.content} for m in with_earlier_turn(tasks, request, random)]
+
+
+def _any_question(tasks: Tasks, task: TaskName, random: Random) -> Question:
+    """A question of any split: knowing the answer is no secret, correcting one is."""
+    split: Split = random.choices(("train", "entity", "combination", "phrasing"), (6, 3, 2, 1))[0]
+    return tasks.draw(task, random, "train" if task == "sums" else split, taught=True)
 
 
 def _training_question(tasks: Tasks, random: Random) -> Question:
