@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -163,7 +163,8 @@ class RunDir:
 
         Raises:
             RunError: it exists and `existing` is "refuse"; "resume" or "overwrite" is asked for something that is no
-                run; or "resume" is asked with a configuration other than the one it was started with.
+                run; or "resume" is asked with a configuration other than the one it was started with; or another
+                process works in what is to be overwritten.
             StorageError: it cannot be written.
         """
         run = cls(Path(path))
@@ -172,7 +173,9 @@ class RunDir:
             return run
         with storage_errors(path):
             run.path.mkdir(parents=True, exist_ok=True)
-            run._clear()
+            # Only where a lock was left: a directory that this may have just made holds none.
+            with run.locked() if (run.path / ".lock").exists() else nullcontext():
+                run._clear()
         write_atomic(run.path / "env.json", dumps(environment(), indent=2) + "\n")
         config.save(run.config_path)
         return run

@@ -81,6 +81,15 @@ class TestCreate:
             RunDir.create(place, Settings(seed=1))
         assert (place / "config.yaml").stat().st_mtime_ns == before
 
+    def test_overwrite_leaves_a_run_that_is_at_work(self, place: Path) -> None:
+        run = RunDir.create(place, Settings())
+        with run.locked():
+            run.write_result({"kind": "test"})
+            with pytest.raises(RunError, match="another process works here"):
+                RunDir.create(place, Settings(seed=1), "overwrite")
+            assert run.result() == {"kind": "test"}
+        assert RunDir.create(place, Settings(seed=1), "overwrite").result() is None
+
     def test_resume_keeps_everything(self, place: Path) -> None:
         run = RunDir.create(place, Settings(seed=3))
         with run.metrics() as metrics:

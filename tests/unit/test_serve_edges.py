@@ -11,7 +11,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from aligner.errors import ConfigError
 from aligner.serve import asgi
+from aligner.serve.config import ServeConfig
+from aligner.serve.run import gateway
 from tests.serving import Call, RuleCorrector, chat_reply, chat_stream, standing
 from tests.unit.test_gateway import ASK, CHAT, answering, post
 
@@ -147,3 +150,12 @@ def test_shadow_counts_what_was_not_whole_when_the_client_left(whole: bool, tmp_
     rows = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     assert [row["correction"] for row in rows] == ["a omega"] * whole
     assert f"aligner_shadow_dropped_total {float(not whole)}" in page.splitlines()
+
+
+def test_shadow_mode_empties_no_corrector(tmp_path: Path) -> None:
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    config = ServeConfig(aligner=str(tmp_path / "run" / "model"), upstream=("http://localhost:1/v1",), mode="shadow",
+                         out=tmp_path / "run")  # fmt: skip
+    with pytest.raises(ConfigError, match="lies in the run's own directory"):
+        gateway(config, RuleCorrector(), "overwrite")
+    assert (tmp_path / "run" / "model").is_dir()

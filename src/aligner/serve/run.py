@@ -12,7 +12,7 @@ from aligner.correct.keep_best import load_ranker
 from aligner.correct.loading import load_corrector
 from aligner.errors import ConfigError
 from aligner.generate.keys import checked, key_in
-from aligner.runs import Existing, RunDir
+from aligner.runs import Existing, RunDir, check_apart
 from aligner.serve.choice import Choice
 from aligner.serve.config import ServeConfig
 from aligner.serve.endpoint import Corrected
@@ -87,6 +87,7 @@ def gateway(config: ServeConfig, corrector: Corrector, existing: Existing = "ref
     )  # fmt: skip
     shadow = None
     if config.out is not None:
+        check_apart(config.out, [config.aligner])
         shadow = Shadow(policy, RunDir.create(config.out, config, existing).samples())
     corrected = Corrected(
         upstreams, policy, choice, share=config.share, seed=config.seed, own_keys=bool(keys),
