@@ -10,6 +10,7 @@ import pytest
 
 from aligner import Aligner, Sampling, Verdict
 from aligner.correct.card import AlignerCard
+from aligner.correct.copy_scorer import CopyScorer
 from aligner.correct.gate import Gate
 from aligner.correct.keep_best import KeepBest, load_ranker
 from aligner.correct.run import CorrectConfig
@@ -222,14 +223,15 @@ def test_what_cannot_rank_is_refused(aligner) -> None:
         KeepBest(aligner=aligner, ranker=Order("ab"), margin=1.0)
 
 
-def test_rankers_are_loaded_by_name() -> None:
-    assert isinstance(load_ranker(f"{__name__}:Lengths"), Lengths)
+def test_rankers_are_loaded_by_name(aligner) -> None:
+    assert isinstance(load_ranker(f"{__name__}:Lengths", aligner), Lengths)
     with pytest.raises(ConfigError, match=r"scorer 'no\.such:thing': no module is called 'no'"):
-        load_ranker("no.such:thing")
+        load_ranker("no.such:thing", aligner)
     with pytest.raises(ConfigError, match="scorer 'builtins:dict': a dict cannot rank"):
-        load_ranker("builtins:dict")
+        load_ranker("builtins:dict", aligner)
     with pytest.raises(ConfigError, match="it cannot be made with no arguments"):
-        load_ranker(f"{__name__}:Order")
+        load_ranker(f"{__name__}:Order", aligner)
+    assert isinstance(load_ranker("self", aligner), CopyScorer)
 
 
 def test_a_margin_needs_a_scorer() -> None:

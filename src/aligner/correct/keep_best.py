@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
 from aligner.correct.aligner import Aligner, Question
+from aligner.correct.copy_scorer import CopyScorer
 from aligner.errors import AlignerError, ConfigError, GenerationError, OutOfMemoryError, UserError
-from aligner.generate.collect import run_sync
+from aligner.generate.collect import in_order
 from aligner.generate.hf import Dtype
 from aligner.generate.named import make_named
 from aligner.types import Correction, Delta, GuardName, Judge, KeptBecause, Sampling, Scorer, Verdict
 
+SELF = "self"
+"""In place of a ranker's name: the corrector itself (`CopyScorer`)."""
 _TEMPERATURE = 0.7  # of candidates after the first where the corrector is greedy
+_AHEAD = 32  # answers of a batch that are ranked at the same time
 
 _RANKS = "it needs a method `async def score(question, answers)` or `async def judge(question, candidate, baseline)`"
 
@@ -62,7 +66,8 @@ class KeepBest:
         return next(self.correct_batch([(question, answer)]))
 
     def correct_batch(self, pairs: Iterable[tuple[Question, str]]) -> Iterator[Correction]:
-        """Correct many answers, in order; the candidates of all of them share the corrector's batch.
+        """Correct many answers, in order; the candidates of all of them share the corrector's batch, and the ranker is
+        asked about several answers at the same time.
 
         Raises:
             DataError: a question is no chat.
@@ -70,8 +75,12 @@ class KeepBest:
         done = self.aligner.correct_each(
             (question, answer, sampling) for question, answer in pairs for sampling in self._samplings()
         )
-        while candidates := list(islice(done, self.count)):
-            yield run_sync(self.best(candidates))
+
+        def ranked() -> Iterator[Coroutine[Any, Any, Correction]]:
+            while candidates := list(islice(done, self.count)):
+                yield self.best(candidates)
+
+        return in_order(ranked(), _AHEAD)
 
     async def acorrect(
         self,
@@ -169,13 +178,16 @@ class KeepBest:
             yield replace(own, temperature=own.temperature or _TEMPERATURE, seed=own.seed + i)
 
 
-def load_ranker(place: str, device: str | None = None, dtype: Dtype = "auto") -> Scorer | Judge:
-    """A reward model's directory or Hub id; or `module:callable`, which is called and returns a Scorer or a Judge.
+def load_ranker(place: str, aligner: Aligner, device: str | None = None, dtype: Dtype = "auto") -> Scorer | Judge:
+    """A reward model's directory or Hub id; `module:callable`, which is called and returns a Scorer or a Judge; or
+    "self", the corrector itself.
 
     Raises:
         CheckpointError: no scoring model there.
-        ConfigError: no such module or name in it, or what comes back can do neither.
+        ConfigError: no such module or name in it, what comes back can do neither, or this corrector cannot rank.
     """
+    if place == SELF:
+        return CopyScorer(aligner)
     if ":" in place and not Path(place).exists():
         found = make_named(place, {}, "scorer", "no arguments")
         if not isinstance(found, Scorer | Judge):

@@ -67,8 +67,8 @@ class CorrectConfig(Config):
     """Corrections of each answer, the first as below and the others sampled; what `scorer` ranks highest is kept, the
     answer itself included."""
     scorer: str | None = None
-    """Who ranks them: a reward model (a directory or a Hub id), or `module:callable`, which returns a scorer or a
-    judge."""
+    """Who ranks them: self (the corrector, by how likely it is to leave each as it is), a reward model (a directory or
+    a Hub id), or `module:callable`, which returns a scorer or a judge."""
     margin: float = Field(default=0.0, ge=0)
     """How much more than the answer a correction must score to be kept, in the scorer's units: a scorer that errs makes
     fewer answers worse with some."""
@@ -147,10 +147,10 @@ def _run(config: CorrectConfig, rows: int, anew: bool) -> CorrectSummary:
     counts: Counter[str] = Counter()
     kept: Counter[str] = Counter()
     first_error: str | None = None
-    ranker = load_ranker(config.scorer, config.device, config.dtype) if config.scorer is not None else None
     with _aligner(config) as aligner:
         corrector: Aligner | KeepBest | RemoteAligner = aligner
-        if ranker is not None and isinstance(aligner, Aligner):
+        if config.scorer is not None and isinstance(aligner, Aligner):
+            ranker = load_ranker(config.scorer, aligner, config.device, config.dtype)
             corrector = KeepBest(aligner=aligner, ranker=ranker, count=config.best_of, margin=config.margin)
         # Only now: a corrector that does not load must not have cost an output that was there before.
         with Output(config.output, config, anew=anew) as output:

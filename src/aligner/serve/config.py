@@ -78,8 +78,8 @@ class ServeConfig(Config):
     """Let answers through untouched that one pass finds good enough, as calibrated at the end of training or by
     `aligner calibrate`; a request may ask for another."""
     scorer: str | None = None
-    """Who ranks several corrections of an answer: a reward model (a directory or a Hub id), or `module:callable`, which
-    returns a scorer or a judge."""
+    """Who ranks several corrections of an answer: self (the corrector, by how likely it is to leave each as it is), a
+    reward model (a directory or a Hub id), or `module:callable`, which returns a scorer or a judge."""
     best_of: int = Field(default=1, ge=1)
     """Corrections of each answer, of which `scorer` keeps the best or the answer itself; a request may ask for another
     number."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aligner.correct.aligner import Aligner
 from aligner.correct.keep_best import load_ranker
 from aligner.correct.loading import load_corrector
 from aligner.errors import ConfigError
@@ -27,7 +28,6 @@ from aligner.types import Corrector
 if TYPE_CHECKING:
     import uvicorn
 
-    from aligner.correct.aligner import Aligner
     from aligner.correct.remote import RemoteAligner
 
 
@@ -71,7 +71,9 @@ def gateway(config: ServeConfig, corrector: Corrector, existing: Existing = "ref
     if config.sentences and (card is None or card.prompt.unit != "sentence"):
         raise ConfigError(f"--sentences: the corrector {config.aligner} was trained on whole answers; train one with "
                           "unit=sentence, or leave it out")  # fmt: skip
-    ranker = load_ranker(config.scorer, config.device, config.dtype) if config.scorer is not None else None
+    ranker = None
+    if config.scorer is not None and isinstance(corrector, Aligner):
+        ranker = load_ranker(config.scorer, corrector, config.device, config.dtype)
     choice = Choice(
         corrector,
         gate=config.gate,

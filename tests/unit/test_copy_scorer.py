@@ -1,0 +1,99 @@
+"""CopyScorer: a corrector ranks its own corrections by how likely it is to leave each as it is."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+import torch
+
+from aligner import Aligner, Sampling
+from aligner.correct.copy_scorer import CopyScorer
+from aligner.correct.keep_best import KeepBest
+from aligner.errors import ConfigError, GenerationError
+from aligner.types import as_chat
+from tests.models import byte_bpe_tokenizer, tiny_model
+from tests.taught import FINE, WRONG, taught_aligner
+
+ANSWERS = ("the cat sat on the mat", "", "the dog", "a cat, a cat, a cat")
+
+
+@pytest.fixture(scope="module")
+def aligner() -> Aligner:
+    return taught_aligner()
+
+
+def untaught() -> Aligner:
+    tokenizer = byte_bpe_tokenizer()
+    return Aligner(tiny_model("llama", tokenizer), tokenizer, replace(taught_aligner().card, gate=None))
+
+
+def scores(scorer: CopyScorer, question: str, *answers: str) -> list[float | None]:
+    return [s["copied"] for s in asyncio.run(scorer.score(as_chat(question), answers))]
+
+
+def test_scores_are_the_log_probabilities_of_copies(aligner) -> None:
+    chat = as_chat(WRONG.question)
+    for answer, score in zip(ANSWERS, scores(CopyScorer(aligner), WRONG.question, *ANSWERS), strict=True):
+        copy = aligner.card.prompt.encode_correction(aligner.codec, answer)
+        prompt = aligner.card.prompt.encode(aligner.codec, chat, answer, max_tokens=200).ids
+        with torch.inference_mode():
+            logits = aligner.model(torch.tensor([[*prompt, *copy]])).logits[0, len(prompt) - 1 : -1]
+        likely = logits.double().log_softmax(-1).gather(1, torch.tensor(copy)[:, None]).sum()
+        assert score == pytest.approx(float(likely), abs=1e-3)
+
+
+def test_what_needs_a_correction_scores_below_the_correction(aligner) -> None:
+    wrong, right = scores(CopyScorer(aligner), WRONG.question, WRONG.answer, WRONG.correction)
+    assert wrong < right
+    assert right > -1
+
+
+def test_it_ranks_as_any_scorer_and_needs_no_other_model(aligner) -> None:
+    best = KeepBest(aligner=aligner, ranker=CopyScorer(aligner), count=3)
+    found = list(best.correct_batch([(t.question, t.answer) for t in (WRONG, FINE) * 40]))
+    assert [c.text for c in found] == [WRONG.correction, FINE.answer] * 40
+    assert all(c.kept_because is None for c in found)
+
+
+def test_nothing_is_written_and_the_corrector_keeps_its_gate(aligner) -> None:
+    before = aligner.gate
+    written: list[int] = []
+    reader = CopyScorer(aligner)._reader
+    for answer in ANSWERS:
+        read = reader.correct(WRONG.question, answer)
+        written.append(read.completion.usage.completion_tokens)
+        assert read.gate is not None
+        assert read.gate.passed
+    assert written == [0] * len(ANSWERS)
+    assert aligner.gate is before
+
+
+def test_the_correctors_own_limit_of_tokens_is_not_the_scorers(aligner) -> None:
+    whole = scores(CopyScorer(aligner), WRONG.question, ANSWERS[0])
+    short = aligner.with_gate("off")
+    short.sampling = Sampling(max_new_tokens=2)
+    assert scores(CopyScorer(short), WRONG.question, ANSWERS[0]) == whole
+
+
+def test_what_does_not_fit_has_no_score() -> None:
+    with untaught() as small:
+        long = "word " * small.context
+        assert scores(CopyScorer(small), "q", long, "fits")[0] is None
+        assert scores(CopyScorer(small), "q", long, "fits")[1] is not None
+
+
+def test_a_corrector_that_fails_is_a_failure() -> None:
+    made = untaught()
+    scorer = CopyScorer(made)
+    made.close()
+    with pytest.raises(GenerationError):
+        scores(scorer, WRONG.question, "anything")
+
+
+def test_a_corrector_that_does_not_verify_cannot_rank(aligner) -> None:
+    plain = aligner.with_gate("off")
+    plain.speculate = False
+    with pytest.raises(ConfigError, match="speculate=true"):
+        CopyScorer(plain)
