@@ -1,12 +1,13 @@
 """Keep-best on answers of pocket upstreams that no corrector was trained on, judged by the oracle.
 
-    python benchmarks/keep_best.py --aligner DIR [--base DIR] [--pairs 8000] [--reward DIR] [--quick] [--json OUT.json]
+    python benchmarks/keep_best.py --aligner DIR [--ranker self|reward] [--base DIR] [--pairs 8000] [--reward DIR]
+                                   [--quick] [--json OUT.json]
 
-A reward model trained here with TRL on pairs of the training split ranks the answer and its corrections;
-regressions (a dimension of the oracle's scores below the answer's) beside one greedy correction. Half of the pairs are
-the teacher's correction over the answer, half the teacher's over a sampled one of the corrector's own: what it gets
-wrong looks otherwise than what upstreams get wrong. The margins refuse four of five, and nine of ten, edits of training
-answers that the teacher leaves alone.
+The corrector itself, or a reward model, ranks the answer and its corrections; regressions (a dimension of the oracle's
+scores below the answer's) beside one greedy correction. The reward model is trained here with TRL on pairs of the
+training split: half of them are the teacher's correction over the answer, half the teacher's over a sampled one of the
+corrector's own, for what it gets wrong looks otherwise than what upstreams get wrong. The margins refuse four of five,
+and nine of ten, edits of training answers that the teacher leaves alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ from gate import correct, outcome, report, share_right, unseen_answers
 
 from aligner import Aligner, RewardScorer
 from aligner.correct.card import checkpoint_place
+from aligner.correct.copy_scorer import CopyScorer
 from aligner.correct.keep_best import KeepBest
 from aligner.generate.collect import run_sync
 from aligner.pocket.oracle import Oracle, oracle
 from aligner.pocket.suite import triplets
 from aligner.pocket.tasks import Tasks
-from aligner.types import Sampling
+from aligner.types import Sampling, Scorer
 
 CANDIDATES = Sampling(temperature=0.7, seed=1)
 REFUSED = (0.8, 0.9)
@@ -74,7 +76,7 @@ def reward_model(base: str, rows: Iterator[dict[str, Any]], place: Path) -> int:
     return len(data)
 
 
-def margins_for(aligner: Aligner, scorer: RewardScorer, tasks: Tasks, rows: int) -> list[float]:
+def margins_for(aligner: Aligner, scorer: Scorer, tasks: Tasks, rows: int) -> list[float]:
     """By how much edits of answers that the teacher leaves alone score above these: the shares `REFUSED` of them.
 
     Of the training split, and of no pair that the reward model saw.
@@ -85,23 +87,34 @@ def margins_for(aligner: Aligner, scorer: RewardScorer, tasks: Tasks, rows: int)
     gains = []
     for edit in edits:
         before, after = run_sync(scorer.score(edit.question, [edit.answer, edit.text]))
-        gains.append(math.fsum(after.values()) - math.fsum(before.values()))
+        gains.append(mean_score(after) - mean_score(before))
     return [max(0.0, float(np.quantile(gains, share))) for share in REFUSED]
 
 
+def mean_score(scores: Mapping[str, float | None]) -> float:
+    """As KeepBest ranks; an answer without a number is as bad as can be."""
+    known = [value for value in scores.values() if value is not None]
+    return math.fsum(known) / len(known) if known else -math.inf
+
+
+def trained_ranker(
+    aligner: Aligner, base: str, tasks: Tasks, pairs: int, reward: Path | None
+) -> tuple[RewardScorer, int | None]:
+    """A reward model, and how many pairs it was trained on: unknown of one that lies there already."""
+    with tempfile.TemporaryDirectory() as directory:
+        place, trained = reward or Path(directory), None
+        if not (place / "config.json").is_file():
+            trained = reward_model(base, training_pairs(aligner, tasks, pairs), place)
+        return RewardScorer.from_pretrained(place, device="cpu"), trained
+
+
 def keep_best_rows(
-    aligner: Aligner, base: str, judge: Oracle, quick: bool, pairs: int, reward: Path | None = None
+    aligner: Aligner, scorer: Scorer, judge: Oracle, quick: bool, trained: int | None
 ) -> list[dict[str, Any]]:
-    aligner.gate = None
     items = unseen_answers(judge, 150 if quick else 1000, 1)
     alone = outcome(judge, items, correct(aligner, items))
-    with tempfile.TemporaryDirectory() as directory:
-        place = reward or Path(directory)
-        trained = None  # unknown of one that lies there already
-        if not (place / "config.json").is_file():
-            trained = reward_model(base, training_pairs(aligner, judge.tasks, pairs), place)
-        scorer = RewardScorer.from_pretrained(place, device="cpu")
     margins = margins_for(aligner, scorer, judge.tasks, 1000 if quick else 10_000)
+    ranker = "itself" if isinstance(scorer, CopyScorer) else "a reward model"
     rows = []
     for count, least in ((4, 0.0), *((count, margin) for margin in margins for count in (4, 1))):
         best = KeepBest(aligner=aligner, ranker=scorer, count=count, margin=least)
@@ -109,9 +122,11 @@ def keep_best_rows(
         after = outcome(judge, items, kept)
         ours, theirs = sum(after["worse"]) / len(items), sum(alone["worse"]) / len(items)
         rows.append({
-            "name": f"keep-best of {count} and the answer, margin {least:.2f}", "peer": "one greedy correction",
+            "name": f"keep-best of {count} and the answer, ranked by {ranker}, margin {least:.2f}",
+            "peer": "one greedy correction",
             "metric": "regressions", "unit": "share", "ours": ours, "theirs": theirs,
-            "ratio": theirs / ours if ours else None, "answers": len(items), "pairs": trained, "margin": least,
+            "ratio": theirs / ours if ours else None, "answers": len(items), "pairs": trained,
+            "margin": least,
             "changed": sum(after["changed"]) / len(items), "changed_without": sum(alone["changed"]) / len(items),
             "kept": {why: sum(c.kept_because == why for c in kept) for why in ("not_better", "unscored")},
             "repaired": share_right(items, after["right"]), "repaired_without": share_right(items, alone["right"]),
@@ -123,6 +138,7 @@ def keep_best_rows(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--aligner", type=Path, required=True, help="a corrector of the pocket suite")
+    parser.add_argument("--ranker", choices=("self", "reward"), default="reward", help="who ranks")
     parser.add_argument("--base", help="what the reward model starts from; left out: the corrector's own weights")
     parser.add_argument("--pairs", type=int, help="how many pairs it is trained on; 8000, or 300 with --quick")
     parser.add_argument("--reward", type=Path, help="where the reward model is kept, or lies already")
@@ -131,8 +147,12 @@ def main() -> None:
     options = parser.parse_args()
     place = checkpoint_place(options.aligner)
     with Aligner.from_pretrained(place) as aligner:
-        pairs = options.pairs or (300 if options.quick else 8000)
-        rows = keep_best_rows(aligner, options.base or str(place), oracle(), options.quick, pairs, options.reward)
+        aligner.gate, judge, trained = None, oracle(), None
+        scorer: Scorer = CopyScorer(aligner)
+        if options.ranker == "reward":
+            pairs, base = options.pairs or (300 if options.quick else 8000), options.base or str(place)
+            scorer, trained = trained_ranker(aligner, base, judge.tasks, pairs, options.reward)
+        rows = keep_best_rows(aligner, scorer, judge, options.quick, trained)
     report(rows, options.json)
 
 
