@@ -11,7 +11,9 @@ import torch
 from aligner import Aligner, Sampling
 from aligner.correct.copy_scorer import CopyScorer
 from aligner.correct.keep_best import KeepBest
+from aligner.correct.run import CorrectConfig, run
 from aligner.errors import ConfigError, GenerationError
+from aligner.rows import dumps, read_rows
 from aligner.types import as_chat
 from tests.models import byte_bpe_tokenizer, tiny_model
 from tests.taught import FINE, WRONG, taught_aligner
@@ -97,3 +99,16 @@ def test_a_corrector_that_does_not_verify_cannot_rank(aligner) -> None:
     plain.speculate = False
     with pytest.raises(ConfigError, match="speculate=true"):
         CopyScorer(plain)
+
+
+def test_a_files_corrections_are_ranked_by_their_corrector(aligner, tmp_path) -> None:
+    aligner.save_pretrained(tmp_path / "model")
+    rows = [{"question": t.question, "answer": t.answer} for t in (WRONG, FINE)]
+    (tmp_path / "in.jsonl").write_text("".join(dumps(row) + "\n" for row in rows))
+    config = CorrectConfig(
+        aligner=str(tmp_path / "model"), input=tmp_path / "in.jsonl", output=tmp_path / "out.jsonl", best_of=2,
+        scorer="self", margin=0.1, device="cpu",
+    )  # fmt: skip
+    summary = run(config)
+    assert (summary.changed, summary.copies, summary.failed) == (1, 1, 0)
+    assert [row.value["correction"] for row in read_rows(tmp_path / "out.jsonl")] == [WRONG.correction, FINE.answer]
