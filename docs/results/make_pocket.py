@@ -13,13 +13,19 @@ import argparse
 import json
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
+from aligner.evaluate.resampling import resampled
 from aligner.rows import read_rows
 from aligner.runs import RunDir
 
 HERE = Path(__file__).parent
+RESAMPLES = 4000
 Row = dict[str, Any]
 
 
@@ -115,23 +121,53 @@ def bars(run: Path, table: list[Row], upstreams: list[Row], corrector: str) -> l
     return lines
 
 
-def repaired(run: Path, corrector: str) -> dict[str, tuple[float, float, int]]:
-    """Per split, the share of faulty answers that end without a fault, with a 95 % Wilson interval's half width.
+def faulty(run: Path, corrector: str) -> dict[str, dict[tuple[str, str], tuple[int, int]]]:
+    """Per split and question: how many upstreams' answers were faulty, and how many of these end without a fault.
 
     "held out" is all splits but `seen`; sums are no triplet's business and left out.
     """
-    found: dict[str, list[bool]] = defaultdict(list)
+    found: dict[str, dict[tuple[str, str], tuple[int, int]]] = defaultdict(dict)
     for row in verdicts(run, corrector):
         if row["task"] == "sums" or not row["faults_before"] or not any(row["faults_before"].values()):
             continue
-        clean = not any(row["faults_after"].values())
+        clean, question = not any(row["faults_after"].values()), (row["task"], row["id"])
         for split in (row["split"], "all", *(["held out"] if row["split"] != "seen" else [])):
-            found[split].append(clean)
+            count, fixed = found[split].get(question, (0, 0))
+            found[split][question] = (count + 1, fixed + clean)
+    return found
+
+
+def repaired(run: Path, corrector: str) -> dict[str, tuple[float, float, float, int]]:
+    """Per split, the share of faulty answers that end without a fault, its 95 % interval, and the number of answers.
+
+    Questions are resampled, with all upstreams' answers to them: these are right and wrong together.
+    """
     out = {}
-    for split, values in found.items():
-        n, p = len(values), sum(values) / len(values)
-        out[split] = (p, 1.96 * (p * (1 - p) / n + 1.96**2 / (4 * n * n)) ** 0.5 / (1 + 1.96**2 / n), n)
+    for split, questions in faulty(run, corrector).items():
+        count, fixed = np.array(list(questions.values()), dtype=np.float64).T
+        drawn = resampled(partial(_share_of, fixed, count), len(count), RESAMPLES, 0)
+        low, high = np.quantile(drawn, (0.025, 0.975))
+        out[split] = (float(fixed.sum() / count.sum()), float(low), float(high), int(count.sum()))
     return out
+
+
+def apart(run: Path, less: str, more: str, split: str) -> tuple[float, float, float]:
+    """How much more of the faulty answers one corrector repairs than another, and the 95 % interval; both corrected the
+    same answers, so they are resampled together."""
+    first, second = faulty(run, less)[split], faulty(run, more)[split]
+    count, fixed = np.array([first[q] for q in first], dtype=np.float64).T
+    other = np.array([second[q][1] for q in first], dtype=np.float64)
+    drawn = resampled(partial(_share_of, other - fixed, count), len(count), RESAMPLES, 0)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return float((other - fixed).sum() / count.sum()), float(low), float(high)
+
+
+def _share_of(
+    part: Float[np.ndarray, " questions"], whole: Float[np.ndarray, " questions"],
+    drawn: Float[np.ndarray, "block questions"],
+) -> Float[np.ndarray, " block"]:  # fmt: skip
+    shares: Float[np.ndarray, " block"] = (drawn @ part) / (drawn @ whole)
+    return shares
 
 
 def faults_repaired(run: Path, corrector: str) -> tuple[float, float]:
@@ -153,7 +189,8 @@ def splits_table(runs: list[tuple[Path, str]]) -> list[str]:
     splits = list(dict.fromkeys(s for f in found.values() for s in f))
     lines = ["| corrector | " + " | ".join(splits) + " |", "|---" * (1 + len(splits)) + "|"]
     for name, values in found.items():
-        shown = [f"{share(values[s][0])} ± {100 * values[s][1]:.1f} ({values[s][2]:,})" for s in splits]
+        shown = [f"{share(p)}, {100 * low:.1f} to {100 * high:.1f} ({n:,})" for p, low, high, n in
+                 (values[split] for split in splits)]  # fmt: skip
         lines.append(f"| {name} | " + " | ".join(shown) + " |")
     return lines
 
@@ -163,12 +200,13 @@ def contract(table1: Path, names: list[str]) -> list[str]:
     found = {name: repaired(table1, name)["held out"] for name in names}
     if not {"S", "M", "L"} <= found.keys():
         return []
-    (s, s_half, _), (m, m_half, _), (large, _, _) = (found[size] for size in "SML")
-    apart = "disjoint" if s + s_half < m - m_half else "overlapping"
+    (s, _, s_high, _), (_, m_low, *_), (large, *_) = (found[size] for size in "SML")
+    more, low, high = apart(table1, "S", "M", "held out")
     return [
         "",
         f"The contract: S 40 to 75 % ({share(s)}); M at least 10 points above S, intervals disjoint "
-        f"({100 * (m - s):.1f}, {apart}); L 85 % at least ({share(large)}).",
+        f"({100 * more:.1f}, {100 * low:.1f} to {100 * high:.1f} on the same answers; "
+        f"{'disjoint' if s_high < m_low else 'overlapping'}); L 85 % at least ({share(large)}).",
     ]
 
 
@@ -203,7 +241,7 @@ def main(demo: Path, table1: Path | None, note: str) -> None:
         "",
         *bars(demo, table, upstreams, corrector),
         "",
-        "## Faulty answers that end without any fault, per split (sums left out; 95 % intervals)",
+        "## Faulty answers that end without any fault, per split (sums left out; 95 % intervals, questions resampled)",
         "",
     ]  # fmt: skip
     runs = [(demo, corrector)]
