@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -25,20 +26,41 @@ async def after(seconds: float, value: Any) -> Any:
 
 def test_they_come_in_order_while_others_are_under_way() -> None:
     started: list[int] = []
+    four = threading.Event()
+
+    async def first() -> int:
+        await asyncio.to_thread(four.wait)
+        return 0
 
     def jobs() -> Iterator[Coroutine[Any, Any, int]]:
         for i in range(20):
             started.append(i)
-            yield after(0.02 if i % 3 == 0 else 0, i)
+            if i == 3:
+                four.set()
+            yield after(0.02 if i % 3 == 0 else 0, i) if i else first()
 
     found = in_order(jobs(), 4)
     assert started == []
     assert next(found) == 0
     assert started == [0, 1, 2, 3]
     assert next(found) == 1
-    assert started == [0, 1, 2, 3, 4]
     assert list(found) == list(range(2, 20))
     assert list(in_order(iter(()), 4)) == []
+
+
+def test_what_is_done_does_not_wait_for_the_next_job_to_be_made() -> None:
+    started: list[int] = []
+
+    def jobs() -> Iterator[Coroutine[Any, Any, int]]:
+        for i in range(8):
+            time.sleep(0.05)
+            started.append(i)
+            yield after(0, i)
+
+    found = in_order(jobs(), 8)
+    assert next(found) == 0
+    assert len(started) < 8
+    assert list(found) == list(range(1, 8))
 
 
 def test_what_is_done_comes_before_what_failed_and_the_rest_is_cancelled() -> None:

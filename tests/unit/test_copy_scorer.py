@@ -97,7 +97,7 @@ def test_a_corrector_that_fails_is_a_failure() -> None:
 def test_a_corrector_that_does_not_verify_cannot_rank(aligner) -> None:
     plain = aligner.with_gate("off")
     plain.speculate = False
-    with pytest.raises(ConfigError, match="speculate=true"):
+    with pytest.raises(ConfigError, match=r"scorer=self.*token by token"):
         CopyScorer(plain)
 
 

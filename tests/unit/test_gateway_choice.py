@@ -127,9 +127,9 @@ def test_a_stream_of_the_best_comes_whole_and_says_so() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"gate": "balanced", "aligner": "http://127.0.0.1:1/v1", "tokenizer": "x"}, "runs here, not for an address"),
-        ({"scorer": SCORER, "aligner": "http://127.0.0.1:1/v1", "tokenizer": "x"}, "runs here, not for an address"),
-        ({"quantize": "int8", "aligner": "http://127.0.0.1:1/v1", "tokenizer": "x"}, "runs here, not for an address"),
+        ({"gate": "balanced", "aligner": "http://127.0.0.1:1/v1", "tokenizer": "x"}, "runs here, and not an address"),
+        ({"scorer": SCORER, "aligner": "http://127.0.0.1:1/v1", "tokenizer": "x"}, "runs here, and not an address"),
+        ({"quantize": "int8", "aligner": "http://127.0.0.1:1/v1", "tokenizer": "x"}, "runs here, and not an address"),
         ({"best_of": 2}, "needs a 'scorer'"),
         ({"best_of": 9, "scorer": SCORER}, "'max_best_of' 8"),
     ],

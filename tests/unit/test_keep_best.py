@@ -249,7 +249,7 @@ def test_best_of_and_scorer_go_together(extra) -> None:
 
 @pytest.mark.parametrize("extra", [{"best_of": 3, "scorer": "runs/reward"}, {"gate": "balanced"}, {"quantize": "int8"}])
 def test_a_corrector_behind_an_address_has_neither(extra) -> None:
-    with pytest.raises(ConfigError, match="runs here, not for an address"):
+    with pytest.raises(ConfigError, match="runs here, and not an address"):
         CorrectConfig.from_dict(
             {"aligner": "http://127.0.0.1:1/v1", "input": "a.jsonl", "output": "b.jsonl", **extra}, where="x"
         )

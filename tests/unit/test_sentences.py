@@ -242,7 +242,7 @@ def rules(aligner: Aligner, monkeypatch, **written: str) -> list[tuple[str, str]
         completion = Completion(text=text, finish_reason="stop", usage=correction.completion.usage)
         return replace(correction, completion=completion)
 
-    monkeypatch.setattr(aligner, "_jobs", lambda: SimpleNamespace(job=watched, settle=decided))
+    monkeypatch.setattr(aligner, "_jobs", lambda _: SimpleNamespace(job=watched, settle=decided))
     return asked
 
 
@@ -346,7 +346,7 @@ def test_json_of_which_a_sentence_fails_is_shown_as_it_was(aligner, monkeypatch)
         reason, text = ("error", "") if "Four" in made.answer else ("stop", made.answer)
         return replace(correction, completion=Completion(text=text, finish_reason=reason, error="no"))
 
-    monkeypatch.setattr(aligner, "_jobs", lambda: SimpleNamespace(job=jobs.job, settle=failing))
+    monkeypatch.setattr(aligner, "_jobs", lambda _: SimpleNamespace(job=jobs.job, settle=failing))
 
     async def main():
         deltas = [delta async for delta in aligner.stream("q", JSON)]

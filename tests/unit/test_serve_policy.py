@@ -129,7 +129,7 @@ def ruled(aligner: Aligner, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
         text = made.answer.replace("One", "Uno")
         return replace(done, completion=Completion(text=text, finish_reason="stop", usage=done.completion.usage))
 
-    monkeypatch.setattr(aligner, "_jobs", lambda: SimpleNamespace(job=job, settle=settle))
+    monkeypatch.setattr(aligner, "_jobs", lambda _: SimpleNamespace(job=job, settle=settle))
     if how == "slow":
         asked = SentenceSession._asked
 

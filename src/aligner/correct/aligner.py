@@ -115,13 +115,17 @@ class Aligner:
 
     def _checked(self, gate: GateMode | Gate) -> Gate | None:
         where = str(getattr(self.model.config, "name_or_path", "")) or "corrector"
-        if gate != "off" and self.card.prompt.unit == "sentence":
-            raise ConfigError(f"{where}: the gate decides on whole answers, and this corrector corrects sentence by "
-                              "sentence; give gate=off")  # fmt: skip
+        if gate != "off":
+            self._check_unit(where)
         found = gate if isinstance(gate, Gate) else gate_of(self.card.gate, gate, where, quantize=self.quantize)
         if found is not None and not self.speculate:
             raise ConfigError("the gate decides by the pass that verifies the answer; give gate=off or speculate=true")
         return found
+
+    def _check_unit(self, where: str = "corrector") -> None:
+        if self.card.prompt.unit == "sentence":
+            raise ConfigError(f"{where}: the gate decides on whole answers, and this corrector corrects sentence by "
+                              "sentence; give gate=off")  # fmt: skip
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Save weights, tokenizer and aligner.json, so that `from_pretrained` gives the same corrector."""
@@ -166,14 +170,21 @@ class Aligner:
         return self._each(((question, answer, own) for question, answer in pairs), wanted)
 
     def correct_each(
-        self, rows: Iterable[tuple[Question, str, Sampling]], gate: Gate | None = None
+        self,
+        rows: Iterable[tuple[Question, str, Sampling]],
+        gate: Gate | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
     ) -> Iterator[Correction]:
         """Correct many answers at once, each decoded in its own way, by a gate in place of this corrector's if given.
 
         Raises:
             DataError: a question is no chat.
+            ConfigError: the response format is none, or a gate for a corrector of sentences.
         """
-        return self._each(rows, gate=gate)
+        if gate is not None:
+            self._check_unit()
+        return self._each(rows, ResponseFormat.parse(response_format), gate)
 
     def calibrate(self, triplets: Iterable[Triplet]) -> GateCalibration:
         """Calibrate the gate by triplets that the corrector was not trained on; it then stands in the card.
@@ -268,9 +279,10 @@ class Aligner:
     def _session(
         self, question: Question, sampling: Sampling | None, wanted: ResponseFormat | None, *, ahead: bool
     ) -> Session | SentenceSession:
-        chat, jobs = as_chat(question), self._jobs()
+        chat = as_chat(question)
         sampling = sampling or self.sampling
         if self.card.prompt.unit == "sentence":
+            jobs = self._jobs(GuardPolicy.none())  # the session asks them itself, with the whole answer
             return SentenceSession(
                 chat, loop=self._loop, guards=self.guards, wanted=wanted,
                 job=lambda sentence, prefix, behind: jobs.job(
@@ -279,6 +291,7 @@ class Aligner:
                 settle=lambda job, ticket: jobs.settle(job, ticket).completion,
                 known=lambda prefix: self._known(chat, prefix),
             )  # fmt: skip
+        jobs = self._jobs()
         return Session(
             chat, loop=self._loop, codec=self.codec, prompt=self.card.prompt, context=self.context,
             job=lambda answer: jobs.job(chat, answer, sampling, wanted, self.gate), settle=jobs.settle,
@@ -291,8 +304,8 @@ class Aligner:
             return ()
         return self.card.prompt.encode_open(self.codec, chat, prefix)[: self.context - 1]
 
-    def _jobs(self) -> Jobs:
+    def _jobs(self, guards: GuardPolicy | None = None) -> Jobs:
         return Jobs(
             loop=self._loop, codec=self.codec, prompt=self.card.prompt, context=self.context, stop_ids=self._stop_ids,
-            guards=self.guards, speculate=self.speculate,
+            guards=guards or self.guards, speculate=self.speculate,
         )  # fmt: skip

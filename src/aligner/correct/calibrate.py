@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from aligner.errors import CheckpointError
 from aligner.generate.hf import Dtype, Quantize
 from aligner.runs import ancestor_of_file, merge_lineage
 from aligner.triplets import read_triplets
-from aligner.types import Sampling, Triplet
+from aligner.types import Chat, Sampling, Triplet
 
 
 class CalibrateConfig(Config):
@@ -53,7 +54,8 @@ def run(config: CalibrateConfig) -> GateCalibration:
         raise CheckpointError(f"{place}: no such directory; a corrector is calibrated where it lies, so download one "
                               "from the Hub first")  # fmt: skip
     source = expand(config.input, "input")
-    triplets = list(read_triplets(source))
+    for _ in read_triplets(source):  # a bad row is told before a model is loaded
+        pass
     with Aligner.from_pretrained(
         place, prompt=config.prompt, device=config.device, dtype=config.dtype, max_rows=config.max_rows,
         quantize=config.quantize,
@@ -62,7 +64,7 @@ def run(config: CalibrateConfig) -> GateCalibration:
         if own is not None and own.prompt != aligner.card.prompt:
             raise CheckpointError(f"{place}/{FILE_NAME}: it was trained with another prompt ({own.prompt.name}); leave "
                                   "--prompt out")  # fmt: skip
-        found = aligner.calibrate(triplets)
+        found = aligner.calibrate(read_triplets(source))
         lineage = merge_lineage(aligner.card.lineage, [ancestor_of_file("data", source)])
         replace(aligner.card, lineage=lineage).save(place)
     return found
@@ -74,16 +76,19 @@ def calibration(aligner: Aligner, triplets: Iterable[Triplet]) -> GateCalibratio
     Raises:
         DataError: too few of them need a correction.
     """
-    kept = list(triplets)
-    # Greedy, whatever the corrector is set to: what it changes by chance is no property of an answer.
-    done = aligner.correct_each(((t.question, t.answer, Sampling()) for t in kept), NEVER)
-    found = calibrate_scores(
-        HeldOutScore(
-            score=correction.gate.score,
-            needed=triplet.correction != triplet.answer,
-            changed=not correction.is_copy,
-        )
-        for triplet, correction in zip(kept, done, strict=True)
-        if correction.gate is not None
-    )
+    needed: deque[bool] = deque()  # of the triplets whose corrections are under way
+
+    def rows() -> Iterator[tuple[Chat | str, str, Sampling]]:
+        for triplet in triplets:
+            needed.append(triplet.correction != triplet.answer)
+            # Greedy, whatever the corrector is set to: what it changes by chance is no property of an answer.
+            yield triplet.question, triplet.answer, Sampling()
+
+    def scores() -> Iterator[HeldOutScore]:
+        for correction in aligner.correct_each(rows(), NEVER):
+            is_needed = needed.popleft()
+            if correction.gate is not None:
+                yield HeldOutScore(score=correction.gate.score, needed=is_needed, changed=not correction.is_copy)
+
+    found = calibrate_scores(scores())
     return replace(found, quantize=aligner.quantize, dtype=str(aligner.model.dtype).removeprefix("torch."))

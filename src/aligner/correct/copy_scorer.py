@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
 
 from aligner.correct.aligner import Aligner
-from aligner.correct.gate import Gate
-from aligner.errors import GenerationError
+from aligner.correct.gate import ALWAYS
+from aligner.errors import ConfigError, GenerationError
 from aligner.types import Chat, Sampling
-
-_ALL = Gate(threshold=-math.inf)  # passes every answer once it is read, so that nothing is written
 
 
 class CopyScorer:
@@ -25,7 +22,11 @@ class CopyScorer:
     """
 
     def __init__(self, aligner: Aligner) -> None:
-        self._reader = aligner.with_gate(_ALL)
+        if not aligner.speculate or aligner.card.prompt.unit == "sentence":
+            why = "corrects sentence by sentence" if aligner.speculate else "writes token by token (speculate=false)"
+            raise ConfigError("scorer=self: the corrector scores answers by reading them as a whole, and this one "
+                              f"{why}; give another scorer, or leave best_of out")  # fmt: skip
+        self._reader = aligner.with_gate(ALWAYS)
 
     async def score(self, question: Chat, answers: Sequence[str]) -> list[dict[str, float | None]]:
         """One score, "copied", for every answer; they share the corrector's batch.

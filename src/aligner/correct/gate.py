@@ -35,6 +35,11 @@ class Gate:
 
     threshold: float
 
+    @property
+    def whole(self) -> bool:
+        """Whether it wants the whole score, however an answer begins."""
+        return math.isinf(self.threshold)
+
     def decide(self, log_probs: Sequence[float], answer_tokens: int, prompt_tokens: int) -> GateDecision | None:
         """Whether the answer may stand; None while only more of it can tell.
 
@@ -48,13 +53,16 @@ class Gate:
         """
         score = copy_score(log_probs)
         may = score > self.threshold
-        if len(log_probs) < answer_tokens and (may or self.threshold == math.inf):
+        if len(log_probs) < answer_tokens and (may or self.whole):
             return None
         return GateDecision(passed=may, score=score, threshold=self.threshold, tokens=prompt_tokens + len(log_probs))
 
 
 NEVER = Gate(threshold=math.inf)
-"""Reads every answer to its end and lets nothing pass: for the scores alone."""
+"""Reads every answer to its end and lets nothing pass: for the scores of answers that are corrected."""
+
+ALWAYS = Gate(threshold=-math.inf)
+"""Reads every answer to its end and lets all of them pass: for the scores alone, so that nothing is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
+from aligner.correct import outcome
 from aligner.correct.aligner import Aligner, Question
 from aligner.correct.copy_scorer import CopyScorer
 from aligner.errors import AlignerError, ConfigError, GenerationError, OutOfMemoryError, UserError
@@ -57,24 +58,38 @@ class KeepBest:
         if self.margin and not isinstance(self.ranker, Scorer):
             raise ConfigError("margin is in the units of scores, and this ranker judges; leave it out")
 
-    def correct(self, question: Question, answer: str) -> Correction:
+    def correct(
+        self,
+        question: Question,
+        answer: str,
+        sampling: Sampling | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> Correction:
         """Correct one answer.
 
         Raises:
             DataError: the question is no chat.
+            ConfigError: the response format is none.
         """
-        return next(self.correct_batch([(question, answer)]))
+        return next(self.correct_batch([(question, answer)], sampling, response_format=response_format))
 
-    def correct_batch(self, pairs: Iterable[tuple[Question, str]]) -> Iterator[Correction]:
+    def correct_batch(
+        self,
+        pairs: Iterable[tuple[Question, str]],
+        sampling: Sampling | None = None,
+        *,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> Iterator[Correction]:
         """Correct many answers, in order; the candidates of all of them share the corrector's batch, and the ranker is
         asked about several answers at the same time.
 
         Raises:
             DataError: a question is no chat.
+            ConfigError: the response format is none.
         """
-        done = self.aligner.correct_each(
-            (question, answer, sampling) for question, answer in pairs for sampling in self._samplings()
-        )
+        rows = ((question, answer, own) for question, answer in pairs for own in self._samplings(sampling))
+        done = self.aligner.correct_each(rows, response_format=response_format)
 
         def ranked() -> Iterator[Coroutine[Any, Any, Correction]]:
             while candidates := list(islice(done, self.count)):
@@ -122,9 +137,7 @@ class KeepBest:
         """
         done = await self.acorrect(question, answer, sampling, response_format=response_format)
         yield Delta(text=done.text)
-        yield Delta(text="", finish_reason=done.completion.finish_reason, usage=done.completion.usage,
-                    kept_because=done.kept_because, flags=done.flags, gate=done.gate,
-                    error=done.completion.error)  # fmt: skip
+        yield outcome.last(done)
 
     async def best(self, candidates: Sequence[Correction]) -> Correction:
         """The best of several corrections of one answer; usage adds up what all of them took."""

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from aligner.config import Config
 from aligner.correct.aligner import Aligner
 from aligner.correct.guards import GuardPolicy
 from aligner.correct.remote import RemoteAligner, Sends
 from aligner.errors import ConfigError
 from aligner.generate.hf import Dtype
 from aligner.types import Sampling
+
+_HERE = ("gate", "best_of", "scorer", "quantize", "device", "dtype", "cache_tokens", "speculate")
+_THERE = ("tokenizer", "served_aligner", "aligner_takes", "aligner_key_env")
+
+
+def check_options(config: Config, aligner: str) -> None:
+    """Raises ValueError where an option is given that a corrector of this name has no use for."""
+    remote = is_address(aligner)
+    for name in _HERE if remote else _THERE:
+        if getattr(config, name) != type(config).model_fields[name].default:
+            where = "a corrector that runs here, and not an address" if remote else "a corrector behind an address"
+            raise ValueError(f"'{name}' is for {where}, and the corrector is {aligner}; leave it out")
 
 
 def is_address(name: str) -> bool:

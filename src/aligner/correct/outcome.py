@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aligner.correct.guards import AtHome, GuardPolicy, ResponseFormat, check, named_scripts, reported
 from aligner.prompts import EncodedPrompt, PromptFormat, question_text
-from aligner.types import Chat, Completion, Correction, KeptBecause
+from aligner.types import Chat, Completion, Correction, Delta, KeptBecause
 
 _REACH = 3  # characters by which a word of a script is told from a letter of it
 
@@ -54,6 +54,13 @@ def kept(chat: Chat, answer: str, prompt: EncodedPrompt, completion: Completion,
     return Correction(
         question=chat, answer=answer, text=answer, completion=completion, kept_because=reason, flags=_flags(prompt)
     )
+
+
+def last(done: Correction) -> Delta:
+    """What ends the stream of a correction."""
+    return Delta(text="", finish_reason=done.completion.finish_reason, usage=done.completion.usage,
+                 kept_because=done.kept_because, flags=done.flags, gate=done.gate,
+                 error=done.completion.error)  # fmt: skip
 
 
 def no_room(tokens: int, context: int) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from aligner.correct.drafting import NO_DRAFT, Draft, Drafter, Phrases
 from aligner.correct.forward import Forward
+from aligner.correct.gate import ALWAYS
 from aligner.correct.pace import Pace
 from aligner.correct.reading import common
 from aligner.correct.sampling import draw, row_generator
@@ -50,8 +51,9 @@ class Passes:
                 row.drafter = Drafter(row.ticket.request.answer, row.ticket.request.prompt, self.phrases)
                 row.log_probs.clear()  # of a pass that failed
                 most = min(row.draftable, len(row.ticket.request.answer))
-                # A gate decides before anything is shown.
-                whole = row.undecided and row.ticket.on_token is not None
+                # A gate decides before anything is shown, and one that wants the whole score reads it at once.
+                gate = row.ticket.request.gate if row.undecided else None
+                whole = gate is not None and (gate.whole or row.ticket.on_token is not None)
                 if row.ahead and not whole:
                     most = min(most, _SOON)
                 row.rates = self.pace.rates()
@@ -196,7 +198,8 @@ class Passes:
                 row.decision = request.gate.decide(row.log_probs, len(request.answer), len(request.prompt))
             if row.passed:
                 row.finish = "stop"
-                if row.held is None:
+                # Where everything passes, it says nothing of what the model would have written.
+                if row.held is None and request.gate != ALWAYS:
                     self._seen(row, len(row.draft.tokens))
 
     def _accept(self, rows: Sequence[Row], logits: Float[Tensor, "wanted vocab"]) -> None:

@@ -22,7 +22,7 @@ from aligner.generate.hf import load_tokenizer, model_context
 from aligner.generate.openai import OpenAIGenerator, failures
 from aligner.prompts import EncodedPrompt, question_text
 from aligner.tokens import TextCodec
-from aligner.types import Chat, Completion, Correction, Delta, FinishReason, Sampling, as_chat
+from aligner.types import Chat, Completion, Correction, Delta, Sampling, Usage, as_chat
 
 Sends = Literal["ids", "text"]
 
@@ -138,19 +138,18 @@ class RemoteAligner:
                 self._api.answered = True
                 value = raw.http_response.json()
                 choice = value["choices"][0]
-                reason, text = str(choice.get("finish_reason")), str(choice["text"])
+                text, reason = choice["text"], choice.get("finish_reason")
             except failures() as e:
                 return self._failed(job, self._explained(e))
             except (ValueError, LookupError, TypeError, AttributeError):
-                return self._failed(job, "the corrector's reply is no completion")
-        completion = Completion(
-            text=outcome.trimmed(self.card.prompt, answer, text), finish_reason=_reason(reason),
-            usage=usage_of(value.get("usage")),
-        )  # fmt: skip
+                text = reason = None
+        if not isinstance(text, str):
+            return self._failed(job, "the corrector's reply is no completion")
+        completion = _ended(outcome.trimmed(self.card.prompt, answer, text), reason, usage_of(value.get("usage")))
         if job.tight and completion.finish_reason == "length":
             error = outcome.no_room(len(job.prompt.ids), self.context)
             return outcome.kept(job.chat, job.answer, job.prompt, replace(completion, error=error), "too_long")
-        return outcome.finished(job.chat, job.answer, job.prompt, completion, wanted=wanted, policy=self.guards)
+        return await self._finished(job, completion, wanted)
 
     async def stream(
         self,
@@ -171,13 +170,13 @@ class RemoteAligner:
         if job.body is None or job.tight or wanted is not None or is_json(answer):  # as Aligner.stream does
             kept = await self.acorrect(question, answer, sampling, response_format=response_format)
             yield Delta(text=kept.text)
-            yield _last(kept)
+            yield outcome.last(kept)
             return
         texts: list[str] = []
         reason: str | None = None
         usage: Any = None
         broken: str | None = None
-        watch = outcome.ScriptWatch(job.chat, answer, self.guards)
+        watch = await apart(length(chat, answer), outcome.ScriptWatch, chat, answer, self.guards)
         async with self._api.connected() as link, link.slots:
             try:
                 fields = await self._split(link, job.body)
@@ -195,21 +194,19 @@ class RemoteAligner:
                             if watch.leaks(text):
                                 yield Delta(text="" if texts else answer)
                                 seen = Completion(text="", finish_reason="cancelled", usage=usage_of(usage))
-                                yield _last(outcome.kept(job.chat, answer, job.prompt, seen, "script_leak"))
+                                yield outcome.last(outcome.kept(job.chat, answer, job.prompt, seen, "script_leak"))
                                 return
                             if text:
                                 texts.append(text)
                                 yield Delta(text=text)
             except failures() as e:
                 broken = self._explained(e)
-        if broken is None and reason is None:
-            broken = "the corrector's stream broke off"
-        whole = Completion(text="".join(texts), finish_reason=_reason(reason), usage=usage_of(usage))
-        whole = whole if broken is None else failed(broken, whole.usage)
-        done = outcome.finished(job.chat, job.answer, job.prompt, whole, wanted=wanted, policy=self.guards)
+        used = usage_of(usage)
+        whole = _ended("".join(texts), reason, used) if broken is None else failed(broken, used)
+        done = await self._finished(job, whole, wanted)
         if done.kept_because is not None and not texts:
             yield Delta(text=done.text)
-        yield _last(done)
+        yield outcome.last(done)
 
     def correct_batch(
         self, pairs: Iterable[tuple[Question, str]], sampling: Sampling | None = None
@@ -250,10 +247,13 @@ class RemoteAligner:
             "max_tokens": min(room, most),
             "temperature": sampling.temperature,
             "stop_token_ids": self._stop_ids,
+            # What is left out, vLLM takes from the checkpoint's generation config, which may punish repetition.
+            "repetition_penalty": 1.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
         }
         if not sampling.greedy:
-            body |= {"seed": sampling.seed, "top_p": sampling.top_p}
-            body |= {"top_k": sampling.top_k} if sampling.top_k else {}
+            body |= {"seed": sampling.seed, "top_p": sampling.top_p, "top_k": sampling.top_k, "min_p": 0.0}
         if self.sends == "text" and form.name == "chat":
             body["add_special_tokens"] = False  # the format has its own
         return _Job(chat=chat, answer=answer, prompt=prompt, body=body, tight=room < min(likely + 1, most))
@@ -265,6 +265,11 @@ class RemoteAligner:
                               "one; use a server that takes token ids")  # fmt: skip
         form = self.card.prompt
         return form.before + question + form.between + answer + form.after
+
+    async def _finished(self, job: _Job, completion: Completion, wanted: ResponseFormat | None) -> Correction:
+        size = length(job.chat, job.answer)  # its guards read the whole conversation
+        return await apart(size, outcome.finished, job.chat, job.answer, job.prompt, completion, wanted=wanted,
+                           policy=self.guards)  # fmt: skip
 
     def _kept(self, job: _Job) -> Correction:
         if job.error is not None:
@@ -294,11 +299,8 @@ class RemoteAligner:
         return names[0]
 
 
-def _last(done: Correction) -> Delta:
-    """What ends a stream."""
-    return Delta(text="", finish_reason=done.completion.finish_reason, usage=done.completion.usage,
-                 kept_because=done.kept_because, flags=done.flags, error=done.completion.error)  # fmt: skip
-
-
-def _reason(reason: str | None) -> FinishReason:
-    return "length" if reason == "length" else "stop"
+def _ended(text: str, reason: object, usage: Usage) -> Completion:
+    """What a server wrote. Servers have names of their own for a good end; these are bad ones, and none at all is."""
+    if reason in (None, "abort", "error", "content_filter"):
+        return failed(f"the corrector's server broke the correction off (finish_reason {reason})", usage)
+    return Completion(text=text, finish_reason="length" if reason == "length" else "stop", usage=usage)

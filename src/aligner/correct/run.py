@@ -18,7 +18,7 @@ from aligner.correct.aligner import Aligner
 from aligner.correct.gate import GateMode
 from aligner.correct.guards import GuardPolicy
 from aligner.correct.keep_best import KeepBest, load_ranker
-from aligner.correct.loading import is_address, load_corrector
+from aligner.correct.loading import check_options, load_corrector
 from aligner.correct.output import Output, check_same, claimed, has_failed
 from aligner.correct.remote import RemoteAligner, Sends
 from aligner.errors import DataError, RunError
@@ -69,7 +69,7 @@ class CorrectConfig(Config):
     scorer: str | None = None
     """Who ranks them: self (the corrector, by how likely it is to leave each as it is), a reward model (a directory or
     a Hub id), or `module:callable`, which returns a scorer or a judge."""
-    margin: float = Field(default=0.0, ge=0)
+    margin: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """How much more than the answer a correction must score to be kept, in the scorer's units: a scorer that errs makes
     fewer answers worse with some."""
     device: str | None = None
@@ -97,8 +97,7 @@ class CorrectConfig(Config):
             raise ValueError("'best_of' (2 or more) and 'scorer', which ranks the corrections, are given together")
         if self.margin and self.scorer is None:
             raise ValueError("'margin' is for a 'scorer', which ranks the corrections; give both")
-        if is_address(self.aligner) and (self.best_of > 1 or self.gate != "off" or self.quantize != "none"):
-            raise ValueError("'best_of', 'gate' and 'quantize' are for a corrector that runs here, not for an address")
+        check_options(self, self.aligner)
         return self
 
 

@@ -173,7 +173,7 @@ class SentenceSession:
         written = self._settle(job, ticket)
         self._usage += written.usage
         self.close()
-        reason = self._why_kept(core, written, job)
+        reason = await apart(length(self._chat, self.text), self._why_kept, core, written, job)
         if reason is not None:
             self._kept[reason] += 1
             self._error = written.error if reason == "error" else self._error or written.error

@@ -78,11 +78,11 @@ class Session:
         """The correction of the whole answer; `answer` is what was pushed unless given."""
         try:
             job = await self._made(answer)
-            if job.request is None:
-                return self._settle(job, None)
-            ticket = self._loop.start().submit(job.request, reading=self._row.reading)
-            await ticket.ended()
-            return self._settle(job, ticket)
+            ticket: Ticket | None = None
+            if job.request is not None:
+                ticket = self._loop.start().submit(job.request, reading=self._row.reading)
+                await ticket.ended()
+            return await self._settled(job, ticket)
         finally:
             self.close()
 
@@ -98,9 +98,9 @@ class Session:
         try:
             job = await self._made(answer)
             if job.request is None:
-                kept = self._settle(job, None)
+                kept = await self._settled(job, None)
                 yield Delta(text=kept.text)
-                yield _last(kept)
+                yield outcome.last(kept)
                 return
             running = asyncio.get_running_loop()
             tokens: asyncio.Queue[int | None] = asyncio.Queue()
@@ -110,11 +110,12 @@ class Session:
             ticket.future.add_done_callback(lambda _: _call(running, tokens.put_nowait, None))
             if job.whole:
                 await ticket.ended()
-                done = self._settle(job, ticket)
+                done = await self._settled(job, ticket)
                 yield Delta(text=done.text)
-                yield _last(done)
+                yield outcome.last(done)
                 return
-            pieces, watch = IncrementalText(self._codec), outcome.ScriptWatch(job.chat, job.answer, self._guards)
+            pieces = IncrementalText(self._codec)
+            watch = await apart(length(job.chat, job.answer), outcome.ScriptWatch, job.chat, job.answer, self._guards)
             shown = ended = False
             while not ended:
                 token = await tokens.get()
@@ -126,17 +127,17 @@ class Session:
                         yield Delta(text=job.answer)  # nothing was shown yet, so the original still can be
                     ticket.cancel()
                     await ticket.ended()
-                    done = self._settle(job, ticket)
+                    done = await self._settled(job, ticket)
                     yield Delta(text="", finish_reason="cancelled", usage=done.completion.usage,
                                 kept_because="script_leak", flags=done.flags, gate=done.gate)  # fmt: skip
                     return
                 if text:
                     shown = True
                     yield Delta(text=text)
-            done = self._settle(job, ticket)
+            done = await self._settled(job, ticket)
             if not shown and (done.kept_because is not None or done.is_copy):
                 yield Delta(text=done.text)
-            yield _last(done)
+            yield outcome.last(done)
         finally:
             if ticket is not None:
                 ticket.cancel()
@@ -149,6 +150,10 @@ class Session:
     async def _made(self, answer: str | None) -> Job:
         answer = self.text if answer is None else answer
         return await apart(length(self._chat, answer), self._job, answer)
+
+    async def _settled(self, job: Job, ticket: Ticket | None) -> Correction:
+        """The correction; its guards read the whole conversation."""
+        return await apart(length(job.chat, job.answer), self._settle, job, ticket)
 
     def _first(self) -> tuple[int, ...] | None:
         """Ids of the prompt before there is an answer; None where they cannot be read ahead."""
@@ -173,13 +178,6 @@ class Session:
         except PromptError:
             return None
         return ids if len(ids) < self._context else None
-
-
-def _last(done: Correction) -> Delta:
-    """What ends a stream."""
-    return Delta(text="", finish_reason=done.completion.finish_reason, usage=done.completion.usage,
-                 kept_because=done.kept_because, flags=done.flags, gate=done.gate,
-                 error=done.completion.error)  # fmt: skip
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Any, value: Any) -> None:

@@ -66,7 +66,8 @@ def in_order(
             start(around.enter_async_context(within)).result()
         for job in jobs:
             window.append(start(job))
-            if len(window) >= ahead:
+            # What is done is not held back while the next job is still being made.
+            while window and (len(window) >= ahead or window[0].done()):
                 yield window.popleft().result()
         while window:
             yield window.popleft().result()

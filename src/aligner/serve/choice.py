@@ -26,7 +26,8 @@ class Choice:
 
     Raises:
         CheckpointError: the gate was not calibrated.
-        ConfigError: the corrector reads no answers in advance, and so has no gate.
+        ConfigError: the corrector reads no answers in advance, and so has no gate; the ranker cannot rank, or not by
+            this margin.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class Choice:
         self._gated: dict[str, Corrector] = {gate: corrector}
         if not isinstance(corrector, Aligner):
             return
+        if ranker is not None:  # what it cannot do is told now, not to each request
+            KeepBest(aligner=corrector, ranker=ranker, margin=margin)
         self._gated = {gate: corrector.with_gate(gate)}
         for mode in get_args(GateMode):
             with suppress(UserError):  # a request for it is told that it is not to be had

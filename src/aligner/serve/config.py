@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from aligner.config import Config
 from aligner.correct.gate import GateMode
 from aligner.correct.guards import GuardPolicy
-from aligner.correct.loading import is_address
+from aligner.correct.loading import check_options
 from aligner.correct.remote import Sends
 from aligner.generate.hf import Dtype, Quantize
 
@@ -83,7 +83,7 @@ class ServeConfig(Config):
     best_of: int = Field(default=1, ge=1)
     """Corrections of each answer, of which `scorer` keeps the best or the answer itself; a request may ask for another
     number."""
-    margin: float = Field(default=0.0, ge=0)
+    margin: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """How much more than the answer a correction must score to be kept, in the scorer's units."""
     max_best_of: int = Field(default=8, ge=1)
     """Corrections that a request may ask for."""
@@ -111,12 +111,10 @@ class ServeConfig(Config):
     def _check(self) -> Self:
         if (self.mode == "shadow") != (self.out is not None):
             raise ValueError("'mode' shadow and 'out' (where it records) are given together")
-        remote = is_address(self.aligner)
-        for name in ("tokenizer", "served_aligner", "aligner_key_env"):
-            if getattr(self, name) is not None and not remote:
-                raise ValueError(f"'{name}' goes with a corrector behind an address, and '{self.aligner}' is none")
-        if remote and (self.scorer is not None or self.gate != "off" or self.quantize != "none"):
-            raise ValueError("'scorer', 'gate' and 'quantize' are for a corrector that runs here, not for an address")
+        check_options(self, self.aligner)
+        if self.sentences and self.best_of > 1:
+            raise ValueError("'sentences' shows each one when it is corrected, and 'best_of' waits for the whole "
+                             "answers; leave one out")  # fmt: skip
         if self.best_of > 1 and self.scorer is None:
             raise ValueError("'best_of' (2 or more) needs a 'scorer', which ranks the corrections")
         if self.margin and self.scorer is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
 
 # Scripts that put no blanks go on right behind an address, and their punctuation closes it.
 _UNSPACED = r"\u3000-\u30ff\u3400-\u9fff\uac00-\ud7af\uff00-\uffef\U00020000-\U0003ffff"
@@ -21,8 +22,8 @@ _PERCENT = r"[ \u00a0\u202f]?(?:[%％]|per\s?cent\b)"
 # A sign stands behind nothing that it could join to the number, as in ranges and dates; of a range, both ends are per
 # cent.
 _NUMBER = re.compile(rf"((?<![\w.)\]}}%°-])[-−])?({_DIGITS})({_PERCENT}|(?=[ ]?[-–—][ ]?{_DIGITS}{_PERCENT}))?")
-# The number of a list item changes with the items before it.
-_ITEM = re.compile(r"^[\s>*#_]*+\(?\d{1,3}[.):](?=\s|\*|_|\Z)", re.MULTILINE)
+# The number of a list item changes with the items before it. Within its line: over blank ones, each would be a start.
+_ITEM = re.compile(r"^(?:[^\S\n]|[>*#_])*+\(?\d{1,3}[.):](?=\s|\*|_|\Z)", re.MULTILINE)
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})++(?:\.\d++)?+")
 
 
@@ -32,7 +33,7 @@ def changes_numbers(question: str, answer: str, correction: str) -> bool:
     Numbers in digits count, with their sign and "%", each as often as it stands there; those in addresses and of list
     items do not. A number that was only left out, with its sentence, or only added is no change.
     """
-    return _changes(_numbers(answer), _numbers(correction), _numbers(question))
+    return _changes(_numbers, question, answer, correction)
 
 
 def changes_urls(question: str, answer: str, correction: str) -> bool:
@@ -40,7 +41,7 @@ def changes_urls(question: str, answer: str, correction: str) -> bool:
 
     One that was only left out, or only added, is no change.
     """
-    return _changes(_urls(answer), _urls(correction), _urls(question))
+    return _changes(_urls, question, answer, correction)
 
 
 def without_urls(text: str) -> str:
@@ -48,8 +49,12 @@ def without_urls(text: str) -> str:
     return _URL.sub(" ", text)
 
 
-def _changes(before: Counter[str], after: Counter[str], known: Counter[str]) -> bool:
-    return bool(before - after) and any(new not in known for new in after - before)
+def _changes(find: Callable[[str], Counter[str]], question: str, answer: str, correction: str) -> bool:
+    before, after = find(answer), find(correction)
+    if not before - after or not after - before:
+        return False
+    known = find(question)  # only now: it is the whole conversation
+    return any(new not in known for new in after - before)
 
 
 def _urls(text: str) -> Counter[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
 from aligner.config import Config
 from aligner.types import GuardName
@@ -46,6 +46,11 @@ class GuardPolicy(Config):
     """A number of the answer was replaced by a new one."""
     changed_urls: Mode = "report"
     """A web address of the answer was replaced by a new one."""
+
+    @classmethod
+    def none(cls) -> Self:
+        """No guard looks."""
+        return cls.model_validate(dict.fromkeys(cls.model_fields, "off"))
 
     def guards(self, mode: Mode) -> Iterator[GuardName]:
         """Names of the guards that do this when they fire, in their order."""

@@ -60,6 +60,8 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 def leaks_script(question: str, answer: str, correction: str) -> bool:
     """Whether the correction uses a script that question and answer do not use and the question does not name."""
+    if correction.isascii():
+        return False
     return bool(leaked_scripts(f"{question}\n{answer}", correction, named_scripts(question)))
 
 
