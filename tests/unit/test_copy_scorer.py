@@ -101,6 +101,26 @@ def test_a_corrector_that_does_not_verify_cannot_rank(aligner) -> None:
         CopyScorer(plain)
 
 
+def test_a_corrector_of_sentences_cannot_rank() -> None:
+    made = untaught()
+    made.card = replace(made.card, prompt=replace(made.card.prompt, unit="sentence"))
+    with made, pytest.raises(ConfigError, match=r"scorer=self.*sentence by sentence"):
+        CopyScorer(made)
+
+
+def test_scores_are_read_in_one_pass_and_teach_nothing_about_drafts() -> None:
+    """Random weights leave nothing as it is, so drafts are short by then; scores must not make them long again."""
+    with untaught() as made:
+        texts = ["the cat sat on the mat and the dog sat on the cat " * 2] * 16
+        list(made.correct_batch([("q", text) for text in texts]))
+        pace, passes = made._loop._passes.pace, made._loop.forward_passes
+        before = (list(pace._first), list(pace._whole), dict(pace._rates))
+        assert pace.first(100, 16) < 100
+        assert None not in scores(CopyScorer(made), "q", *texts)
+        assert (list(pace._first), list(pace._whole), dict(pace._rates)) == before
+        assert made._loop.forward_passes - passes <= 3  # one for what their prompts share; who comes late joins later
+
+
 def test_a_files_corrections_are_ranked_by_their_corrector(aligner, tmp_path) -> None:
     aligner.save_pretrained(tmp_path / "model")
     rows = [{"question": t.question, "answer": t.answer} for t in (WRONG, FINE)]
@@ -109,6 +129,8 @@ def test_a_files_corrections_are_ranked_by_their_corrector(aligner, tmp_path) ->
         aligner=str(tmp_path / "model"), input=tmp_path / "in.jsonl", output=tmp_path / "out.jsonl", best_of=2,
         scorer="self", margin=0.1, device="cpu",
     )  # fmt: skip
+    high = config.model_copy(update={"output": tmp_path / "high.jsonl", "margin": 1e6})
+    assert run(high).kept == {"not_better": 1}
     summary = run(config)
     assert (summary.changed, summary.copies, summary.failed) == (1, 1, 0)
     assert [row.value["correction"] for row in read_rows(tmp_path / "out.jsonl")] == [WRONG.correction, FINE.answer]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +17,13 @@ import torch
 
 from aligner import Aligner, Sampling, Triplet
 from aligner.cli import main
+from aligner.correct import calibrate as calibrate_module
 from aligner.correct.calibrate import CalibrateConfig
 from aligner.correct.calibrate import run as calibrate
 from aligner.correct.card import AlignerCard
 from aligner.correct.decoding import StepLoop
 from aligner.correct.gate import (
+    ALWAYS,
     NEVER,
     Gate,
     GateCalibration,
@@ -39,7 +43,6 @@ from aligner.evaluate.inputs import _check_card
 from aligner.prompts import PromptFormat
 from tests.models import byte_bpe_tokenizer, tiny_model
 
-EVERY = Gate(threshold=-math.inf)
 PAIRS = [(f"question {i}", "the cat sat on the mat " * (i % 4 + 1)) for i in range(9)]
 
 
@@ -82,7 +85,7 @@ def test_what_does_not_pass_is_corrected_as_without_a_gate(parts, sampling) -> N
 
 def test_what_passes_is_untouched_and_costs_one_pass(parts, monkeypatch) -> None:
     answer = "  the cat\tsat \r\n"  # no tokenizer's round trip touches it
-    with Aligner(*parts, gate=EVERY) as aligner:
+    with Aligner(*parts, gate=ALWAYS) as aligner:
         correction = aligner.correct("q", answer)
         assert aligner._loop.forward_passes == 1
         assert correction.text == answer
@@ -161,7 +164,7 @@ def test_what_is_read_piece_by_piece_is_decided_the_same(first, width, temperatu
 
 
 def test_an_answer_longer_than_what_may_be_written_is_not_decided(parts) -> None:
-    with Aligner(*parts, gate=EVERY, sampling=Sampling(max_new_tokens=2)) as aligner:
+    with Aligner(*parts, gate=ALWAYS, sampling=Sampling(max_new_tokens=2)) as aligner:
         assert aligner.correct("q", "the cat sat on the mat").gate is None
 
 
@@ -171,10 +174,10 @@ def test_only_a_gate_decides() -> None:
     with StepLoop(model) as loop:
         assert loop.wait(loop.submit(request)).gate is None
     with pytest.raises(ConfigError, match="needs the ids"):
-        Request(prompt=(20,), max_new_tokens=8, stop_ids=frozenset({5}), gate=EVERY)
+        Request(prompt=(20,), max_new_tokens=8, stop_ids=frozenset({5}), gate=ALWAYS)
 
 
-@pytest.mark.parametrize("gate", [EVERY, NEVER])
+@pytest.mark.parametrize("gate", [ALWAYS, NEVER])
 def test_a_stream_is_decided_before_its_first_piece(parts, gate) -> None:
     async def streamed(aligner: Aligner, answer: str):
         return [delta async for delta in aligner.stream("q", answer)]
@@ -186,14 +189,14 @@ def test_a_stream_is_decided_before_its_first_piece(parts, gate) -> None:
     assert "".join(d.text for d in deltas) == (whole.completion.text or whole.text)
     assert deltas[-1].gate == whole.gate
     assert deltas[-1].gate is not None
-    assert deltas[-1].gate.passed == (gate is EVERY)
-    if gate is EVERY:
+    assert deltas[-1].gate.passed == (gate is ALWAYS)
+    if gate is ALWAYS:
         assert [d.text for d in deltas] == ["the cat sat ", ""]
 
 
 def test_a_gate_needs_the_first_pass_and_a_calibration(parts) -> None:
     with pytest.raises(ConfigError, match="speculate"):
-        Aligner(*parts, gate=EVERY, speculate=False)
+        Aligner(*parts, gate=ALWAYS, speculate=False)
     with pytest.raises(CheckpointError, match="never calibrated; do it with `aligner calibrate`"):
         Aligner(*parts, gate="balanced")
     with pytest.raises(ConfigError, match="off, balanced, strict"):
@@ -285,11 +288,30 @@ def test_a_calibration_holds_for_its_weights_alone() -> None:
 
 
 def test_no_number_never_passes() -> None:
-    for gate, log_prob in ((EVERY, math.nan), (Gate(threshold=-5.0), -math.inf)):
+    for gate, log_prob in ((ALWAYS, math.nan), (Gate(threshold=-5.0), -math.inf)):
         decision = gate.decide([log_prob], 1, 3)
         assert decision is not None
         assert not decision.passed
     assert copy_score([]) == 0.0
+
+
+def test_triplets_are_not_all_held_while_a_gate_is_calibrated(parts, monkeypatch) -> None:
+    drawn, ahead = 0, []
+
+    def triplets() -> Iterator[Triplet]:
+        nonlocal drawn
+        for i in range(120):
+            drawn += 1
+            yield Triplet(question=f"q{i}", answer="a cat", correction="a dog")
+
+    def scored(**values: Any) -> HeldOutScore:
+        ahead.append(drawn - len(ahead))
+        return HeldOutScore(**values)
+
+    monkeypatch.setattr(calibrate_module, "HeldOutScore", scored)
+    with Aligner(*parts, max_rows=4) as aligner:
+        assert aligner.calibrate(triplets()).needed == len(ahead) == 120
+    assert max(ahead) < 12
 
 
 def test_a_calibration_survives_saving(parts, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from aligner.correct.guards import GuardPolicy
 from aligner.errors import CheckpointError, ConfigError
 from aligner.serve import run as serve_run
 from aligner.serve.config import ServeConfig
-from aligner.types import Chat
+from aligner.types import Chat, Verdict
 from tests.serving import Call, Stand, chat_reply, chat_stream, standing
 from tests.taught import FINE, WRONG, taught_aligner
 
@@ -25,6 +26,13 @@ class PrefersDogs:
 
     async def score(self, question: Chat, answers: Sequence[str]) -> list[dict[str, float | None]]:
         return [{"dogs": float(answer.count("dog"))} for answer in answers]
+
+
+class Judges:
+    """Finds every candidate as good as the other."""
+
+    async def judge(self, question: Chat, candidate: str, baseline: str) -> list[Verdict]:
+        return [Verdict(dimension="helpful", winner="tie")]
 
 
 class PrefersFoxes:
@@ -110,6 +118,22 @@ def test_the_best_of_several_is_kept() -> None:
     assert "8 corrections at most" in most.json()["error"]["message"]
 
 
+def test_a_margin_holds_for_requests() -> None:
+    with standing(handler, taught_aligner(), scorer=SCORER, best_of=2, margin=5.0) as stand:
+        assert told(ask(stand, WRONG.question, aligner={"return": ["reason"]})) == (
+            WRONG.answer,
+            {"reason": "not_better"},
+        )
+
+
+def test_a_margin_that_the_ranker_cannot_keep_is_told_at_the_start() -> None:
+    with (
+        pytest.raises(ConfigError, match="this ranker judges"),
+        standing(handler, taught_aligner(), scorer=f"{__name__}:Judges", margin=1.0),
+    ):
+        pass
+
+
 def test_the_original_stays_where_nothing_is_better() -> None:
     with standing(handler, taught_aligner(), scorer=f"{__name__}:PrefersFoxes", best_of=2) as stand:
         reply = ask(stand, WRONG.question, aligner={"return": ["reason"]})
@@ -130,6 +154,12 @@ def test_a_stream_of_the_best_comes_whole_and_says_so() -> None:
         ({"gate": "balanced", "aligner": "http://127.0.0.1:1/v1", "tokenizer": "x"}, "runs here, and not an address"),
         ({"scorer": SCORER, "aligner": "http://127.0.0.1:1/v1", "tokenizer": "x"}, "runs here, and not an address"),
         ({"quantize": "int8", "aligner": "http://127.0.0.1:1/v1", "tokenizer": "x"}, "runs here, and not an address"),
+        ({"dtype": "float32", "aligner": "http://127.0.0.1:1/v1", "tokenizer": "x"}, "'dtype' is for a corrector that"),
+        ({"speculate": False, "aligner": "http://127.0.0.1:1/v1", "tokenizer": "x"}, "'speculate' is for a corrector"),
+        ({"aligner_takes": "text"}, "'aligner_takes' is for a corrector behind an address"),
+        ({"served_aligner": "m"}, "'served_aligner' is for a corrector behind an address"),
+        ({"sentences": True, "best_of": 2, "scorer": SCORER}, "'best_of' waits for the whole answers"),
+        ({"scorer": SCORER, "margin": math.inf}, "finite"),
         ({"best_of": 2}, "needs a 'scorer'"),
         ({"best_of": 9, "scorer": SCORER}, "'max_best_of' 8"),
     ],

@@ -353,3 +353,9 @@ def test_json_deeper_than_the_stack_is_no_json() -> None:
     deep = "[" * 100_000 + "]" * 100_000
     assert not guards.breaks_format(deep, "[]")
     assert guards.breaks_format(json.dumps([1]), deep) in (True, False)
+
+
+def test_a_million_blank_lines_are_read_once() -> None:
+    """If each line's start looked through all that are behind it, this would take the better part of an hour."""
+    assert not guards.changes_numbers("", "\n" * 1_000_000 + "1. Wait 5 minutes.", "2. Wait 5 minutes.")
+    assert guards.changes_numbers("", "\n\n  > 1. Wait 5 minutes.", "2. Wait 6 minutes.")

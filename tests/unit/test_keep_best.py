@@ -202,6 +202,15 @@ def test_candidates_that_break_the_wanted_format_are_out(aligner, monkeypatch) -
     assert asyncio.run(streamed()) == ['{"a": [1, 2]}', ""]
 
 
+def test_all_doors_take_a_response_format_and_a_sampling(aligner) -> None:
+    best_of = KeepBest(aligner=aligner, ranker=Lengths(), count=2)
+    with pytest.raises(ConfigError, match="response_format"):
+        best_of.correct("q", "a", response_format={"type": "poem"})
+    short = Sampling(max_new_tokens=1)
+    found = best_of.correct("q", "the cat sat", short)
+    assert found.completion.usage.completion_tokens <= 2
+
+
 def test_a_passed_answer_is_not_ranked(aligner, monkeypatch) -> None:
     monkeypatch.setattr(aligner, "gate", Gate(threshold=float("-inf")))
     scorer = Lengths()

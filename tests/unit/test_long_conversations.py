@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aligner import PromptFormat
-from aligner.correct import apart
+from aligner.correct import apart, outcome
 from aligner.tokens import TextCodec
 from aligner.types import Chat, Message
 from tests.models import byte_bpe_tokenizer, llama2_tokenizer, tiny_aligner
@@ -74,12 +74,20 @@ def test_a_long_question_is_not_encoded_with_each_word_of_its_answer(prompt: str
         assert asyncio.run(session.finish(WORDS)) == expected
 
 
-def test_what_is_long_is_encoded_in_a_thread_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_long_is_encoded_and_looked_at_in_a_thread_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apart, "_LONG", 1000)
     with tiny_aligner(context=512, sampling=SHORT) as aligner:
         chat = [*conversation(30, 10), Message(role="user", content="And now?")]
         expected = aligner.correct(chat, "It is Paris.")
         found = encoded(aligner.codec, monkeypatch)
+        looked: list[int] = []
+        check = outcome.check
+
+        def watched(**texts: Any) -> Any:
+            looked.append(threading.get_ident())
+            return check(**texts)
+
+        monkeypatch.setattr(outcome, "check", watched)
 
         async def both() -> tuple[Any, list[Any]]:
             deltas = [delta async for delta in aligner.stream(chat, "It is Paris.")]
@@ -89,7 +97,8 @@ def test_what_is_long_is_encoded_in_a_thread_of_its_own(monkeypatch: pytest.Monk
         assert any("dropped_turns" in flag for flag in done.flags)
         assert (done, deltas[-1].flags) == (expected, expected.flags)
         assert found
-        assert threading.get_ident() not in {thread for _, thread in found}
+        assert len(looked) == 2
+        assert threading.get_ident() not in {*(thread for _, thread in found), *looked}
         found.clear()
         session = aligner.open(chat)
         session.push("It is Paris.")

@@ -193,3 +193,56 @@ def test_a_connection_that_is_lost_once_the_server_answered_fails_a_row(streamed
         found = list(remote.correct_batch([("q", "a")]))
     assert [(c.text, c.kept_because) for c in found] == [("a", "error")]
     assert "the connection failed" in (found[0].completion.error or "")
+
+
+async def _asked(sampling: Sampling) -> dict[str, Any]:
+    bodies: list[dict[str, Any]] = []
+
+    async def handler(call: Call) -> None:
+        bodies.append(call.body)
+        await call.reply({"choices": [{"index": 0, "text": "b", "finish_reason": "stop"}]})
+
+    local = tiny_aligner(tokenizer=chatml_tokenizer())
+    with local, serving_app(Upstream(handler)) as url:
+        remote = RemoteAligner(f"{url}/v1", local.tokenizer, local.card, context=512, model="m")
+        await remote.acorrect("q", "a", sampling)
+    return bodies[0]
+
+
+def test_nothing_is_left_to_the_servers_own_ways_of_decoding() -> None:
+    """vLLM takes what a request leaves out from the checkpoint's generation_config.json."""
+    neutral = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+    body = asyncio.run(_asked(Sampling()))
+    assert {name: body[name] for name in neutral} == neutral
+    assert body["temperature"] == 0
+    body = asyncio.run(_asked(Sampling(temperature=0.7, seed=3)))
+    sampled = neutral | {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "temperature": 0.7, "seed": 3}
+    assert {name: body[name] for name in sampled} == sampled
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("choice", "says"),
+    [
+        ({"text": None, "finish_reason": "stop"}, "no completion"),
+        ({"text": "half a", "finish_reason": "abort"}, "broke the correction off (finish_reason abort)"),
+        ({"text": "half a", "finish_reason": "content_filter"}, "broke the correction off"),
+        ({"text": "half a", "finish_reason": None}, "broke the correction off"),
+    ],
+)
+def test_what_is_not_whole_is_no_correction(choice: dict[str, Any], says: str, streamed: bool) -> None:
+    async def handler(call: Call) -> None:
+        reply = {"choices": [{"index": 0, **choice}]}
+        await (call.stream([reply]) if call.body.get("stream") else call.reply(reply))
+
+    local = tiny_aligner(tokenizer=chatml_tokenizer())
+    with local, serving_app(Upstream(handler)) as url:
+        remote = RemoteAligner(f"{url}/v1", local.tokenizer, local.card, context=512, model="m", retries=0)
+        if not streamed:
+            kept = next(remote.correct_batch([("q", "the answer")]))
+            assert (kept.text, kept.kept_because) == ("the answer", "error")
+            assert says in (kept.completion.error or "")
+        elif choice["text"] is not None:
+            last = asyncio.run(_streamed(remote, "q", "the answer"))[-1]
+            assert last.kept_because == "error"
+            assert says in (last.error or "")

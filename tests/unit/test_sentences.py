@@ -393,13 +393,15 @@ def test_leaving_early_leaves_nothing_behind(aligner) -> None:
 
 
 def test_gates_and_addresses_are_for_whole_answers(aligner) -> None:
-    from aligner.correct.gate import Gate
+    from aligner.correct.gate import NEVER, Gate
     from aligner.correct.remote import RemoteAligner
 
     with pytest.raises(ConfigError, match="sentence by sentence"):
         Aligner(aligner.model, aligner.tokenizer, aligner.card, gate=Gate(threshold=0.0))
     with pytest.raises(ConfigError, match="sentence by sentence"):
         aligner.with_gate(Gate(threshold=0.0))
+    with pytest.raises(ConfigError, match="sentence by sentence"):
+        aligner.correct_each([("q", "a", Sampling())], NEVER)
     with pytest.raises(DataError, match="sentence by sentence"):
         aligner.calibrate([])
     with pytest.raises(ConfigError, match="in process only"):
