@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from aligner.config import Config, read_yaml
+from aligner.cores import usable_cores
 from aligner.errors import ConfigError, DataError, RunError
 from aligner.rows import JsonlWriter, dumps, file_hash, storage_errors, write_atomic
 
@@ -114,7 +114,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
-        "cpus": os.cpu_count(),
+        "cpus": usable_cores(),
         "accelerator": _accelerator(),
         "packages": versions,
         "git": _git_revision(),

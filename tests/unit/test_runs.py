@@ -15,6 +15,7 @@ from pydantic import Field
 
 from aligner import runs
 from aligner.config import Config
+from aligner.cores import usable_cores
 from aligner.errors import DataError, RunError, StorageError
 from aligner.rows import file_hash, read_rows
 from aligner.runs import (
@@ -150,7 +151,7 @@ class TestCreate:
             RunDir.create(place, Settings())
         run = RunDir.create(place, Settings(), existing)
         assert names(place) == {"config.yaml", "env.json"}
-        assert run.environment()["cpus"] == os.cpu_count()
+        assert run.environment()["cpus"] == usable_cores()
 
     @pytest.mark.parametrize("existing", ["resume", "overwrite"])
     @pytest.mark.parametrize("foreign", [["thesis.tex"], ["config.yaml.bak"], ["env.json", "thesis.tex"]])
