@@ -121,8 +121,17 @@ class TestCreate:
             RunDir.create(place, other, "resume")
         assert str(caught.value) == (
             f"{place}: was started with another configuration (differs in: {differs}); "
-            "resume with the same one, or choose another --out"
+            "resume with the same one, pass --overwrite to start anew, or choose another --out"
         )
+
+    def test_a_place_is_checked_for_the_configuration_before_anything_is_made(self, place: Path) -> None:
+        assert not RunDir.check_place(place, "resume", Settings())
+        RunDir.create(place, Settings())
+        assert RunDir.check_place(place, "resume", Settings())
+        assert RunDir.check_place(place, "resume")
+        assert not RunDir.check_place(place, "overwrite", Settings(seed=1))
+        with pytest.raises(RunError, match=r"differs in: seed\); .* --overwrite"):
+            RunDir.check_place(place, "resume", Settings(seed=1))
 
     def test_resume_names_settings_that_came_or_went(self, place: Path) -> None:
         run = RunDir.create(place, Settings())

@@ -10,6 +10,7 @@ from aligner.report import page, wording
 from aligner.report.edit_rates import EditRates
 from aligner.report.examples import read_examples
 from aligner.report.fields import items, mapping, number, objects, read_object, text, wrong
+from aligner.report.made import made_lines
 from aligner.report.methods import critics, critique_notes, method_lines
 from aligner.report.pairs import overall, read_pairs
 from aligner.report.reliability import planted_notes, read_planted, read_reliability
@@ -138,7 +139,7 @@ def _summary(run: RunDir, values: Mapping[str, Any], table: ScoreTable, names: S
         lines.append(f"Time{on}: {wording.listing(spent)}.")
     elif on:
         lines.append(f"Run{on}.")
-    return lines
+    return [*lines, *made_lines(run.path / "made.json")]
 
 
 def _warnings(
