@@ -28,11 +28,14 @@ test-all: lint
 	$(TEST)
 	$(MAKE) docs
 
-# A demo that was stopped goes on.
+# A demo that was stopped goes on; FRESH=1 starts it anew, with the models that are there.
 demo: setup
-	run=runs/demo$(if $(QUICK),-quick); \
-	if [ -f $$run/config.yaml ] && [ ! -f $$run/result.json ]; then how=--resume; else how=--overwrite; fi; \
-	$(BIN)/aligner demo $$how $(if $(QUICK),--quick)
+	@run=runs/demo$(if $(QUICK),-quick); how=--overwrite; \
+	if [ -z "$(FRESH)" ] && [ -f $$run/config.yaml ] && [ ! -f $$run/result.json ]; then how=--resume; fi; \
+	echo aligner demo $$how $(if $(QUICK),--quick); \
+	$(BIN)/aligner demo $$how $(if $(QUICK),--quick) || { status=$$?; \
+	if [ $$how = --resume ] && [ $$status = 2 ]; then \
+	echo "make: to start anew (trained models are kept): make demo $(if $(QUICK),QUICK=1 )FRESH=1" >&2; fi; exit $$status; }
 
 docs: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" QUICK=1 $(BIN)/python docs/run_blocks.py README.md docs/how-to/*.md

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from aligner.config import Config, read_yaml
+from aligner.cores import usable_cores
 from aligner.errors import ConfigError, DataError, RunError
 from aligner.rows import JsonlWriter, dumps, file_hash, storage_errors, write_atomic
 
@@ -114,7 +114,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
-        "cpus": os.cpu_count(),
+        "cpus": usable_cores(),
         "accelerator": _accelerator(),
         "packages": versions,
         "git": _git_revision(),
@@ -168,8 +168,7 @@ class RunDir:
             StorageError: it cannot be written.
         """
         run = cls(Path(path))
-        if cls.check_place(path, existing):
-            run._check_same(config)
+        if cls.check_place(path, existing, config):
             return run
         with storage_errors(path):
             run.path.mkdir(parents=True, exist_ok=True)
@@ -181,11 +180,11 @@ class RunDir:
         return run
 
     @classmethod
-    def check_place(cls, path: str | Path, existing: Existing) -> bool:
+    def check_place(cls, path: str | Path, existing: Existing, config: Config | None = None) -> bool:
         """Whether `create` would go on with a run that is there; for recipes that first make what goes into it.
 
         Raises:
-            RunError: as `create` does, but for the configuration.
+            RunError: as `create` does; for another configuration only where one is given.
         """
         run = cls(Path(path))
         with storage_errors(path):
@@ -195,6 +194,8 @@ class RunDir:
                 f"{path}: exists already; pass --resume to go on, --overwrite to start anew, or another path"
             )
         if names and existing == "resume" and run.config_path.is_file():
+            if config is not None:
+                run._check_same(config)
             return True
         # A create that was killed leaves no more than env.json and temporary files: both ways may go on from there.
         begun = all(name == "env.json" or name.startswith((".env.json.", ".config.yaml.")) for name in names)
@@ -226,7 +227,7 @@ class RunDir:
         if changed:
             raise RunError(
                 f"{self.path}: was started with another configuration (differs in: {', '.join(changed)}); "
-                "resume with the same one, or choose another --out"
+                "resume with the same one, pass --overwrite to start anew, or choose another --out"
             )
 
     def _clear(self) -> None:

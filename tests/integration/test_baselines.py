@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
 
 from aligner.cli import main
+from aligner.evaluate.config import EvalConfig
 from aligner.generate.method import load_method
 from aligner.pocket.suite import SuiteConfig
 from aligner.pocket.suite import run as write_suite
 from aligner.pocket.upstreams import profiles
+from aligner.recipes import demo, suite_models
 from aligner.recipes.baselines import METHODS
 from aligner.recipes.suite_models import Models
 from tests.evaluation import rows_in
@@ -77,7 +80,9 @@ def test_the_corrector_and_both_methods_on_upstreams_that_can_be_prompted(out) -
                 assert row["critiques"].keys() <= known
                 if not any(c["passed"] is False for c in row["critiques"].values()):
                     assert row["correction"] == answers[row["task"], row["id"]]
-    assert json.loads((out / "made.json").read_text())["made"] == []
+    made = json.loads((out / "made.json").read_text())
+    assert made["made"] == []
+    assert {"suite", "base S", "corrector S", *TRAINED} <= set(made["from_cache"])
 
 
 def test_the_page_and_the_terminal(out, cache, capsys) -> None:
@@ -91,6 +96,53 @@ def test_the_page_and_the_terminal(out, cache, capsys) -> None:
     page = Page((out / "report.html").read_text(encoding="utf-8"))
     assert_self_contained(page)
     assert "Methods and cost" in [e["text"] for e in page.all("h2")]
+
+
+def test_a_run_of_other_models_is_refused_before_any_is_trained(out, cache, capsys, monkeypatch) -> None:
+    before = {p: p.read_bytes() for p in out.iterdir() if p.is_file()}
+    monkeypatch.setattr(suite_models, "code_hash", lambda room: f"another {room}")
+    monkeypatch.setattr(demo, "run_jobs", lambda *_, **__: pytest.fail("something was trained"))
+    assert main(["reproduce", "table2", "--quick", "--out", str(out), "--cache", str(cache), "--resume"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "was started with another configuration (differs in: correctors, tasks, upstreams)" in said
+    assert "--overwrite" in said
+    assert {p: p.read_bytes() for p in out.iterdir() if p.is_file()} == before
+
+
+def test_what_was_made_is_known_when_the_evaluation_was_interrupted(cache, tmp_path, monkeypatch) -> None:
+    answers = Models(quick=True, cache=cache)
+    answers.suite(TRAINED)
+    answers.base("S")
+    answers.upstream(profiles()["crow"])
+    lacking = answers.model_triplets(profiles()["crow"]) / "result.json"
+    lacking.unlink()
+    there_already: list[bool] = []
+
+    def make(*_: object, **__: object) -> None:
+        time.sleep(0.2)
+        lacking.write_text("{}")
+
+    def stop(config: EvalConfig, *_: object, **__: object) -> None:
+        there_already.append((config.out / "made.json").is_file())
+        time.sleep(0.2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "run_jobs", make)
+    arguments = ["reproduce", "table2", "--quick", "--out", str(tmp_path / "run"), "--cache", str(cache)]
+    monkeypatch.setattr(demo, "evaluate", stop)
+    assert main(arguments) == 130
+    first = json.loads((tmp_path / "run/made.json").read_text())
+    assert first["made"] == ["answers crow"]
+    assert "corrector S" in first["from_cache"]
+    assert first["seconds"] > first["making_seconds"] > 0
+    assert main([*arguments, "--resume"]) == 130
+    later = json.loads((tmp_path / "run/made.json").read_text())
+    assert (later["made"], later["from_cache"]) == (first["made"], first["from_cache"])
+    assert later["making_seconds"] == first["making_seconds"]
+    assert later["seconds"] > first["seconds"]
+    assert main([*arguments, "--overwrite"]) == 130
+    assert json.loads((tmp_path / "run/made.json").read_text())["made"] == []
+    assert there_already == [True] * 3, "a process that is killed has made its models all the same"
 
 
 def test_an_existing_run_is_not_written_over(out, cache, capsys) -> None:

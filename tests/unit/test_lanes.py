@@ -12,6 +12,7 @@ import pytest
 
 from aligner.errors import DataError, RunError
 from aligner.pocket.upstreams import profiles
+from aligner.recipes import lanes
 from aligner.recipes.lanes import Job, run_jobs
 from aligner.recipes.suite_models import Models, settings
 from aligner.train.config import SftConfig, TrainConfig
@@ -60,6 +61,26 @@ def test_jobs_wait_for_what_they_need_and_say_it_in_their_logs(tmp_path) -> None
     order = [line.split("  ")[1].split(":")[0] for line in said if line.endswith("started")]
     assert order == ["first", "second", "last"]
     assert any("last: done in 0:0" in line for line in said)
+
+
+@pytest.mark.parametrize(("given", "threads"), [(None, "3"), ("1", "1"), ("4,2", "4,2"), ("many", "3")])
+def test_a_job_gets_its_share_of_the_cores_or_the_threads_that_were_asked_for(
+    tmp_path, monkeypatch, given: str | None, threads: str
+) -> None:
+    monkeypatch.setattr(lanes, "usable_cores", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    run_jobs([job(tmp_path, "a", write, str(tmp_path / "a"), "A")], 2, lambda _: None)
+    assert (tmp_path / "a").read_text() == f"A {threads}"
+    assert os.environ.get("OMP_NUM_THREADS") == given, "here it is as it was"
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 1), (3, 1), (4, 2), (16, 8), (64, 8)])
+def test_lanes_go_by_the_cores_that_may_be_used(monkeypatch, cores: int, expected: int) -> None:
+    monkeypatch.setattr(lanes, "usable_cores", lambda: cores)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    assert lanes.lanes_here() == expected
 
 
 def test_two_lanes_run_at_the_same_time(tmp_path) -> None:

@@ -559,6 +559,16 @@ def test_reliability_of_the_judge(tmp_path: Path) -> None:
     assert_self_contained(page)
 
 
+def test_what_the_run_made_and_what_it_found_in_the_cache(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", a_result())
+    assert "in the cache" not in rendered(run).text()
+    made = {"made": ["base <S>", "corrector S"], "from_cache": ["suite"], "making_seconds": 300, "seconds": 400}
+    (run.path / "made.json").write_text(json.dumps(made))
+    said = rendered(run).text()
+    assert "Made by this run in 5 min 0 s: base <S> and corrector S." in said
+    assert "Made before, and found in the cache: suite." in said
+
+
 def test_each_corrector_has_its_own_ancestors(tmp_path: Path) -> None:
     def ancestor(name: str) -> dict[str, str]:
         return {"role": "data", "name": name, "hash": "cd" * 32}

@@ -83,9 +83,51 @@ def test_eleven_upstreams_and_seven_columns_fit_a_terminal() -> None:
     assert max(map(len, said.splitlines())) <= 150
     assert said.count("▼▼ −11.0") == 77
     assert said.count("−20…−10") == 77
-    assert re.sub(r"\s", "", shown(rows, upstreams, width=80)).count("−11.0") == 77, (
-        "a narrow one breaks lines and loses nothing"
-    )
+    assert shown(rows, upstreams, width=80).count("▼▼ −11.0") == 77, "a narrow one gets several tables"
+
+
+DEMO = {
+    "empathy": ("helpful", "honest"), "summary": ("helpful", "honest"), "harm": ("helpful", "harmless", "honest"),
+    "deceit": ("helpful", "harmless", "honest"), "truth": ("helpful", "honest"), "sums": ("helpful", "honest"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("width", "tables"), [(160, 1), (100, 2), (80, 2), (60, 4), (40, 6), (24, 14)])
+def test_a_table_wider_than_the_console_is_several_in_which_nothing_is_broken(width: int, tables: int) -> None:
+    upstreams = [{"name": "heron", "group": "API-like", "seen": True}, {"name": "kite", "group": "API-like"}]
+    rows = [
+        row(u, task, dimension, omega=12.0 + i, low=-3.0, high=117.0 + i)
+        for u in ("heron", "kite", "all")
+        for i, (task, dimension) in enumerate((t, d) for t, dimensions in DEMO.items() for d in dimensions)
+    ]
+    lines = shown(rows, upstreams, width=width).splitlines()
+    assert max(map(len, lines)) <= width
+    words = [word for line in lines for word in line.split()]
+    for i in range(14):
+        assert words.count(f"+{12 + i}.0") == 3
+        assert words.count(f"−3…+{117 + i}") == 3
+    for task, dimensions in DEMO.items():
+        assert words.count(task) == len(dimensions)
+    assert words.count("heron") == words.count("kite") == tables, "every table has all upstreams"
+    assert words.count("harmless") == 2
+    titles = [line.strip() for line in lines if line.strip().startswith("C")]
+    assert titles == (["C"] if tables == 1 else [f"C ({i + 1} of {tables})" for i in range(tables)])
+    assert " ".join(words).count("above 0 the corrections are better") == 1
+
+
+def test_a_task_is_not_parted_where_it_fits_whole() -> None:
+    rows = [row("u", task, d, omega=1.0) for task, dimensions in DEMO.items() for d in dimensions]
+    heads = [line.split() for line in shown(rows, [], width=50).splitlines() if set(line.split()) & DEMO.keys()]
+    assert heads == [["empathy"] * 2 + ["summary"] * 2, ["harm"] * 3, ["deceit"] * 3 + ["truth"] * 2, ["sums"] * 2]
+
+
+def test_long_names_leave_room_for_the_numbers() -> None:
+    name, task = "organisation/" + "x" * 70, "task-" + "z" * 60
+    said = shown([row(name, task, d, omega=-12.5) for d in ("helpful", "honest")], [], width=60)
+    assert max(map(len, said.splitlines())) <= 60
+    assert said.count("▼ −12.5") == 2
+    assert said.count("x") == 2 * 70, "in two tables, broken, and whole"
+    assert said.count("z") == 2 * 60
 
 
 def test_means_over_tasks_give_way_where_there_is_no_room() -> None:

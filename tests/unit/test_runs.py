@@ -15,6 +15,7 @@ from pydantic import Field
 
 from aligner import runs
 from aligner.config import Config
+from aligner.cores import usable_cores
 from aligner.errors import DataError, RunError, StorageError
 from aligner.rows import file_hash, read_rows
 from aligner.runs import (
@@ -120,8 +121,17 @@ class TestCreate:
             RunDir.create(place, other, "resume")
         assert str(caught.value) == (
             f"{place}: was started with another configuration (differs in: {differs}); "
-            "resume with the same one, or choose another --out"
+            "resume with the same one, pass --overwrite to start anew, or choose another --out"
         )
+
+    def test_a_place_is_checked_for_the_configuration_before_anything_is_made(self, place: Path) -> None:
+        assert not RunDir.check_place(place, "resume", Settings())
+        RunDir.create(place, Settings())
+        assert RunDir.check_place(place, "resume", Settings())
+        assert RunDir.check_place(place, "resume")
+        assert not RunDir.check_place(place, "overwrite", Settings(seed=1))
+        with pytest.raises(RunError, match=r"differs in: seed\); .* --overwrite"):
+            RunDir.check_place(place, "resume", Settings(seed=1))
 
     def test_resume_names_settings_that_came_or_went(self, place: Path) -> None:
         run = RunDir.create(place, Settings())
@@ -150,7 +160,7 @@ class TestCreate:
             RunDir.create(place, Settings())
         run = RunDir.create(place, Settings(), existing)
         assert names(place) == {"config.yaml", "env.json"}
-        assert run.environment()["cpus"] == os.cpu_count()
+        assert run.environment()["cpus"] == usable_cores()
 
     @pytest.mark.parametrize("existing", ["resume", "overwrite"])
     @pytest.mark.parametrize("foreign", [["thesis.tex"], ["config.yaml.bak"], ["env.json", "thesis.tex"]])

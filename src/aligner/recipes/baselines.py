@@ -32,7 +32,7 @@ def table2(config: BaselinesConfig, existing: Existing = "refuse") -> RunDir:
     """Correctors and prompting on the upstreams that can be prompted: the trained ones.
 
     Raises:
-        RunError: the directory exists, or a training process was killed.
+        RunError: the directory exists, a run to be resumed is one of other models, or a training process was killed.
         Interrupted: Ctrl-C; what was trained is kept.
     """
     out = config.out or Path("runs/table2-quick" if config.quick else "runs/table2")

@@ -20,9 +20,10 @@ from aligner.evaluate.run import run as evaluate
 from aligner.pocket.claims import Language
 from aligner.pocket.oracle import Oracle
 from aligner.pocket.tasks import Tasks
-from aligner.pocket.upstreams import ScriptedUpstream, profiles
+from aligner.pocket.upstreams import Profile, ScriptedUpstream, profiles
 from aligner.pocket.world import World
 from aligner.recipes.lanes import lanes_here, run_jobs
+from aligner.recipes.made import Made
 from aligner.recipes.spans import LocatingOracle
 from aligner.recipes.suite_models import CACHE, EVALUATION, SIZES, Models, Size, settings
 from aligner.rows import Row, dumps, read_rows, write_atomic
@@ -57,7 +58,7 @@ def run(config: DemoConfig, existing: Existing = "refuse") -> RunDir:
     """Run the demo into `config.out`.
 
     Raises:
-        RunError: the directory exists, or a training process was killed.
+        RunError: the directory exists, a run to be resumed is one of other models, or a training process was killed.
         Interrupted: Ctrl-C; what was trained is kept.
     """
     out = config.out or Path("runs/demo-quick" if config.quick else "runs/demo")
@@ -86,9 +87,12 @@ def stack(
     """Correctors of some sizes on some upstreams: trained where they are not there yet, evaluated, shown.
 
     `methods` (of prompting, by the name they are shown under) stand beside them.
+
+    Raises:
+        RunError: the directory exists, a run to be resumed is one of other models, or a training process was killed.
+        Interrupted: Ctrl-C while training; what was trained is kept.
     """
     started = time.monotonic()
-    RunDir.check_place(out, existing)
     chosen = [p for name, p in profiles().items() if name in names]
     models = Models(quick=quick, cache=cache)
     suite = models.suite(names)
@@ -98,6 +102,9 @@ def stack(
     trained = {p.name: models.upstream(p) for p in chosen if p.size != "scripted"}
     answered = [models.model_triplets(p) for p in chosen if p.seen and p.name in trained]
     correctors = {size: models.corrector(size, trained) for size in sizes}
+    config = _evaluation(out, chosen, suite, trained, correctors, methods or {}, quick=quick)
+    # Places of models are named by what makes them, so this tells a run of other models before any is trained.
+    RunDir.check_place(out, existing, config)
     if models.from_cache:
         say(f"trained before: {', '.join(models.from_cache)}")
     if models.jobs:
@@ -107,10 +114,44 @@ def stack(
             run_jobs(models.jobs, lanes, say, after=EVALUATION * len(correctors))
         except KeyboardInterrupt:
             raise Interrupted("stopped; what was made is kept, and the same command goes on") from None
-    values = settings("eval")
+    making = time.monotonic() - started if models.jobs else 0.0
     tasks = Tasks(Language(World(settings("suite")["world"])))
     live: dict[str, Generator] = {p.name: ScriptedUpstream(tasks, p) for p in chosen if p.size == "scripted"}
-    config = EvalConfig.from_dict(values | {
+    oracle = Oracle(tasks)
+    run_dir = RunDir.create(out, config, existing)
+    earlier = Made.read(run_dir)
+
+    def record() -> None:
+        earlier.and_then(Made(
+            made=tuple(job.name for job in models.jobs), from_cache=tuple(models.from_cache), making_seconds=making,
+            seconds=time.monotonic() - started,
+        )).write(run_dir)  # fmt: skip
+
+    count = len(config.correctors)
+    say(f"evaluating: {len(chosen)} upstreams, {count} corrector{'s' * (count > 1)}")
+    record()  # a process that is killed while it evaluates has made its models all the same
+    try:
+        evaluate(config, "resume", judge=LocatingOracle(oracle=oracle), upstreams=live)
+    finally:
+        record()
+    triplets = [place / "triplets.jsonl" for place in (suite, *answered)]
+    write_atomic(run_dir.path / "shift.json", dumps(training_shift(oracle, triplets)) + "\n")
+    return run_dir
+
+
+def _evaluation(
+    out: Path,
+    chosen: Sequence[Profile],
+    suite: Path,
+    trained: Mapping[str, Path],
+    correctors: Mapping[Size, Path],
+    methods: Mapping[str, str],
+    *,
+    quick: bool,
+) -> EvalConfig:
+    """What is measured, of models that need not be there yet."""
+    values = settings("eval")
+    return EvalConfig.from_dict(values | {
         "out": str(out),
         "tasks": [{**t, "file": str(suite / "tasks" / Path(t["file"]).name)} for t in values["tasks"]],
         "upstreams": [
@@ -122,20 +163,9 @@ def stack(
             # A quick corrector holds out too few rows to calibrate its gate.
             *({"name": size, "aligner": str(place), "gate": "off" if quick else "balanced"}
               for size, place in correctors.items()),
-            *({"name": name, "method": method} for name, method in (methods or {}).items()),
+            *({"name": name, "method": method} for name, method in methods.items()),
         ],
     }, where="the demo's evaluation")  # fmt: skip
-    count = len(config.correctors)
-    say(f"evaluating: {len(chosen)} upstreams, {count} corrector{'s' * (count > 1)}")
-    oracle = Oracle(tasks)
-    run_dir = evaluate(config, existing, judge=LocatingOracle(oracle=oracle), upstreams=live)
-    triplets = [place / "triplets.jsonl" for place in (suite, *answered)]
-    write_atomic(run_dir.path / "shift.json", dumps(training_shift(oracle, triplets)) + "\n")
-    write_atomic(run_dir.path / "made.json", dumps({
-        "from_cache": models.from_cache, "made": [job.name for job in models.jobs],
-        "seconds": round(time.monotonic() - started, 1),
-    }, indent=2) + "\n")  # fmt: skip
-    return run_dir
 
 
 def training_shift(oracle: Oracle, triplets: Sequence[Path]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Jobs that depend on each other, run in processes of their own, as many at a time as the machine has cores for.
+"""Jobs that depend on each other, run in processes of their own, as many at a time as there are cores for.
 
-Small models gain little from a third thread, so a job gets two cores; on an accelerator, jobs take turns.
+Small models gain little from a third thread, so a job gets two cores; on an accelerator, jobs take turns. Who sets
+OMP_NUM_THREADS says how many threads a job gets.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aligner.cores import usable_cores
 from aligner.errors import RunError
 
 _TELL_EVERY = 15.0
+_THREADS = "OMP_NUM_THREADS"
 # Rows of many lengths make a kernel for each length: 16 kept, a job needs half the memory. Giving memory back to the
 # system at once (MALLOC_MMAP_THRESHOLD_) would halve it again, at three times the time; huge pages cost nothing.
 _LEAN = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
@@ -49,12 +52,12 @@ class _Board:
 
 
 def lanes_here() -> int:
-    """How many jobs this machine should run at a time."""
+    """How many jobs to run at a time on the cores that this process may use."""
     import torch
 
     if torch.accelerator.is_available():
         return 1
-    return max(1, min((os.cpu_count() or 1) // 2, 8))
+    return max(1, min(usable_cores() // 2, 8))
 
 
 def run_jobs(jobs: Sequence[Job], lanes: int, say: Callable[[str], None], *, after: float = 0.0) -> Mapping[str, float]:
@@ -80,10 +83,9 @@ def run_jobs(jobs: Sequence[Job], lanes: int, say: Callable[[str], None], *, aft
     board = _Board()
     running: dict[Future[None], Job] = {}
     waiting = list(order)
+    before, threads = dict(os.environ), _threads(lanes)
     # A new process, or the server it is copied from, reads these before it loads a numerical library.
-    threads = max(1, (os.cpu_count() or 1) // lanes)
-    before = dict(os.environ)
-    os.environ.update({**_LEAN, "OMP_NUM_THREADS": str(threads)} | before)
+    os.environ.update(_LEAN | before | {_THREADS: threads})
     context = _context()
     try:
         with ProcessPoolExecutor(max_workers=lanes, mp_context=context, max_tasks_per_child=1) as pool:
@@ -113,7 +115,15 @@ def run_jobs(jobs: Sequence[Job], lanes: int, say: Callable[[str], None], *, aft
     finally:
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
+        os.environ.update(before)
     return board.seconds
+
+
+def _threads(lanes: int) -> str:
+    """What OMP_NUM_THREADS is to say in each of so many processes: what it says here, if that is a number."""
+    given = os.environ.get(_THREADS, "")
+    first = given.partition(",")[0].strip()  # the numbers after it are those of threads within threads
+    return given if first.isdecimal() and int(first) else str(max(1, usable_cores() // lanes))
 
 
 def _context() -> Any:
@@ -131,11 +141,11 @@ def _path(job: Job, by_name: Mapping[str, Job], jobs: Sequence[Job]) -> float:
     return job.weight + max(after, default=0.0)
 
 
-def _work(call: Callable[..., Any], arguments: tuple[Any, ...], log: str, threads: int) -> None:
+def _work(call: Callable[..., Any], arguments: tuple[Any, ...], log: str, threads: str) -> None:
     """In the job's process: what it says goes to its log, from libraries written in C too."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ[_THREADS] = threads
     if "torch" in sys.modules:  # loaded by the server, which may have been started for other lanes
-        sys.modules["torch"].set_num_threads(threads)
+        sys.modules["torch"].set_num_threads(int(threads.partition(",")[0]))
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with Path(log).open("a", encoding="utf-8") as file:
         sys.stderr.flush()

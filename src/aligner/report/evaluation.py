@@ -10,6 +10,8 @@ from aligner.report import page, wording
 from aligner.report.edit_rates import EditRates
 from aligner.report.examples import read_examples
 from aligner.report.fields import items, mapping, number, objects, read_object, text, wrong
+from aligner.report.lineage import told_apart
+from aligner.report.made import made_lines
 from aligner.report.methods import critics, critique_notes, method_lines
 from aligner.report.pairs import overall, read_pairs
 from aligner.report.reliability import planted_notes, read_planted, read_reliability
@@ -116,8 +118,15 @@ def _model(value: Any, where: str) -> dict[str, str]:
 def _with_lineages(values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """The result with each corrector's own ancestors in place of all of them together, where it has them."""
     models = [c for c in items(values, "correctors", where) if isinstance(c, dict)]
-    own = {text(c, "name", where) or "": objects(c, "lineage", where) for c in models}
+    own = {text(c, "name", where) or "": _ancestors(c, where) for c in models}
     return {**values, "lineage": own} if any(own.values()) else values
+
+
+def _ancestors(corrector: Mapping[str, Any], where: str) -> Sequence[Mapping[str, Any]]:
+    known = objects(corrector, "lineage", where)
+    place = Path(text(corrector, "aligner", where) or "")
+    # A corrector is named by its training run or by the model in it.
+    return told_apart(known, place.parent if place.name == RunDir(place).model_path.name else place)
 
 
 def _summary(run: RunDir, values: Mapping[str, Any], table: ScoreTable, names: Sequence[str], where: str) -> list[str]:
@@ -138,7 +147,7 @@ def _summary(run: RunDir, values: Mapping[str, Any], table: ScoreTable, names: S
         lines.append(f"Time{on}: {wording.listing(spent)}.")
     elif on:
         lines.append(f"Run{on}.")
-    return lines
+    return [*lines, *made_lines(run.path / "made.json")]
 
 
 def _warnings(

@@ -11,11 +11,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from aligner.report import wording
-from aligner.report.fields import mapping, objects, read_object, text, wrong
+from aligner.report.fields import mapping, read_object
+from aligner.report.lineage import lineage_rows
 from aligner.rows import storage_errors, write_atomic
 from aligner.runs import RunDir
 
-_HASH_SHOWN = 12
 # Lone surrogates cannot be written as UTF-8, and HTML has no place for the other control characters.
 _UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _HARDWARE = {
@@ -59,7 +59,7 @@ def render(template: str, run: RunDir, result: Mapping[str, Any] | None, **value
         config=run.config_path.read_text(encoding="utf-8", errors="replace"),
         hardware=_hardware(known),
         packages={k: str(v) for k, v in mapping(known, "packages", str(path)).items()},
-        lineage=_lineage(result or {}, where),
+        lineage=lineage_rows(result or {}, where),
         **values,
     )  # fmt: skip
 
@@ -103,27 +103,3 @@ def _shown(value: Any) -> str:
     if value is None:
         return wording.ABSENT
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _lineage(result: Mapping[str, Any], where: str) -> list[dict[str, str]]:
-    """The ancestors of one model, as a list, or of several, as an object that names what each list belongs to."""
-    if not isinstance(result.get("lineage"), dict):
-        return [_ancestor(a, "", where) for a in objects(result, "lineage", where)]
-    found = []
-    for of, ancestors in mapping(result, "lineage", where).items():
-        one = [ancestors] if isinstance(ancestors, dict) else ancestors
-        if one is not None and not (isinstance(one, list) and all(isinstance(a, dict) for a in one)):
-            raise wrong(where, f"lineage.{of}", ancestors, "a list of objects")
-        found += [_ancestor(a, of or "(no name)", where) for a in one or ()]
-    return found
-
-
-def _ancestor(ancestor: Mapping[str, Any], of: str, where: str) -> dict[str, str]:
-    digest = text(ancestor, "hash", where) or ""
-    return {
-        "of": of,
-        "role": text(ancestor, "role", where) or wording.ABSENT,
-        "name": text(ancestor, "name", where) or wording.ABSENT,
-        "hash": digest,
-        "short": wording.name(digest[:_HASH_SHOWN]) or wording.ABSENT,
-    }

@@ -12,6 +12,7 @@ from aligner.report import page, plots, wording
 from aligner.report.curves import Stage, read_stages
 from aligner.report.evaluation import is_evaluation, render_evaluation
 from aligner.report.fields import number, objects, read_object, text
+from aligner.report.lineage import told_apart
 from aligner.report.samples import CLIP, GROUPS, Sample, Tally, read_samples
 from aligner.runs import RunDir
 
@@ -36,6 +37,13 @@ def render_run(run: RunDir) -> Path:
     return _render_training(run, result)
 
 
+def _with_lineage(run: RunDir, values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The result with the files of one name told apart in its lineage."""
+    if isinstance(values.get("lineage"), dict):
+        return values
+    return {**values, "lineage": told_apart(objects(values, "lineage", where), run.path)}
+
+
 def _render_training(run: RunDir, result: Mapping[str, Any] | None) -> Path:
     stages = read_stages(run.metrics_path)
     tally, samples = read_samples(run.path / "samples.jsonl")
@@ -44,7 +52,7 @@ def _render_training(run: RunDir, result: Mapping[str, Any] | None) -> Path:
     made = page.render(
         "run.html.j2",
         run,
-        result,
+        None if result is None else _with_lineage(run, values, where),
         kind="Training" if values.get("kind", "train") == "train" else str(values["kind"]).capitalize(),
         summary=[*story, *wording.kept(tally)],
         warnings=wording.warnings(stages),

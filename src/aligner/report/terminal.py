@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from rich.box import HORIZONTALS
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table as Grid
 from rich.text import Text
 
@@ -17,11 +21,15 @@ from aligner.report.reliability import planted_notes
 from aligner.report.table import ALL, Cell, ScoreTable, Upstream, read_scores, read_upstreams
 
 _WHERE = "result.json"
-# A terminal has no room for more; the means over tasks go first.
+# With more columns than these the means over tasks are left out.
 _WIDE = 8
+# The widest interval, −100…+100, and a mark beside a number.
+_NUMBER = 9
+_UNBOUNDED = 10_000
+_Column = tuple[str, str]  # task and dimension
 
 
-def grids(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> list[Grid]:
+def grids(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> list[MainTable | Grid]:
     """The main tables; where one of the correctors is a method of prompting, all of them side by side as well.
 
     Args:
@@ -31,7 +39,8 @@ def grids(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> list[
     Raises:
         DataError: a value is of the wrong type.
     """
-    found = terminal_table(rows, objects(values, "upstreams", _WHERE), items(values, "self_judged", _WHERE))
+    found: list[MainTable | Grid] = []
+    found += terminal_table(rows, objects(values, "upstreams", _WHERE), items(values, "self_judged", _WHERE))
     if any(isinstance(c, dict) and c.get("method") for c in items(values, "correctors", _WHERE)):
         table = read_scores(rows, "table.json")
         found.append(_methods(method_lines(table, values, _WHERE), table.dimensions))
@@ -72,50 +81,94 @@ def notes(values: Mapping[str, Any]) -> list[str]:
 
 def terminal_table(
     rows: Sequence[Mapping[str, Any]], upstreams: Sequence[Mapping[str, Any]], self_judged: Sequence[Any] = ()
-) -> list[Grid]:
+) -> list[MainTable]:
     """The main table for a terminal, one for each corrector: ω in per cent over its interval, by upstream and task.
 
     `rows` are those of table.json, `upstreams` and `self_judged` the result's. A loss is marked ▼, a sure one ▼▼; * is
-    an upstream that was not seen in training. Seven columns fit 80 characters; where there is less room, text is broken
-    and none lost.
+    an upstream that was not seen in training.
 
     Raises:
         DataError: a value is of the wrong type.
     """
     table = read_scores(rows, "table.json")
     known = read_upstreams({"upstreams": list(upstreams)}, "result.json")
-    return [_main(table, name, table.groups(known), name in self_judged) for name in table.correctors]
+    groups = table.groups(known)
+    return [
+        MainTable(table=table, corrector=name, groups=groups, self_judged=name in self_judged)
+        for name in table.correctors
+    ]
 
 
-def _main(
-    table: ScoreTable, corrector: str, groups: Sequence[tuple[str, Sequence[Upstream]]], self_judged: bool
-) -> Grid:
-    columns = [(task, dimension) for task, dimensions in table.columns.items() for dimension in dimensions]
-    if len(columns) > _WIDE:
-        columns = [(task, dimension) for task, dimension in columns if task != ALL]
-    caption = "ω in per cent, below it its interval: above 0 the corrections are better. ▼ loss, ▼▼ surely so"
-    if any(upstream.seen is False for _, members in groups for upstream in members):
-        caption += "; * not seen in training"
-    own = " (self-judged)" if self_judged else ""
-    grid = _grid(f"{_plain(corrector)}{own}", caption)
-    # No column has a least width: where rich cannot keep to it, it leaves whole columns out.
-    grid.add_column("Upstream", overflow="fold")
-    for task, dimension in columns:
-        heading = Text(f"{'all tasks' if task == ALL else _plain(task)}\n{_plain(dimension)}")
-        grid.add_column(heading, justify="right", overflow="fold")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MainTable:
+    """One corrector's table, shown as several where it is wider than the console: tasks stay whole, and so do numbers.
 
-    def row(label: str, upstream: str, style: str = "") -> None:
-        cells = (_cell(table.cell(corrector, upstream, *column)) for column in columns)
-        grid.add_row(Text(label, style=style), *cells)
+    Seven columns fit 80 characters. Broken are upstreams' names that take half the width, tasks' that take a quarter,
+    and what does not fit a width that has no room for a name and one number.
+    """
 
-    for title, members in groups:
-        grid.add_row(Text(_plain(title), style="bold"))
-        for upstream in members:
-            row(f" {_plain(upstream.name)}{' *' if upstream.seen is False else ''}", upstream.name)
-        grid.add_section()
-    for average in table.averages:
-        row(f"{'all upstreams' if average == ALL else average}{own}", average, "bold")
-    return grid
+    table: ScoreTable
+    corrector: str
+    groups: Sequence[tuple[str, Sequence[Upstream]]]
+    self_judged: bool
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        parts = list(self._parts(console, options))
+        for i, columns in enumerate(parts, 1):
+            grid = self._grid(columns, options.max_width)
+            if len(parts) > 1:
+                grid.title = Text(f"{grid.title} ({i} of {len(parts)})")
+            if i < len(parts):  # the last one explains the signs
+                grid.caption = None
+            yield grid
+
+    def _parts(self, console: Console, options: ConsoleOptions) -> Iterator[list[_Column]]:
+        """The columns of each table: as many tasks as fit side by side; of a wider task, as many dimensions."""
+        unbounded = options.update_width(_UNBOUNDED)
+
+        def fits(columns: Sequence[_Column]) -> bool:
+            grid = self._grid(columns, options.max_width)
+            return Measurement.get(console, unbounded, grid).maximum <= options.max_width
+
+        part: list[_Column] = []
+        for _, of_task in groupby(self._columns(), key=lambda column: column[0]):
+            whole = list(of_task)
+            for columns in [whole] if fits(whole) else [[column] for column in whole]:
+                if part and not fits([*part, *columns]):
+                    yield part
+                    part = []
+                part += columns
+        if part:
+            yield part
+
+    def _columns(self) -> list[_Column]:
+        columns = [(task, dimension) for task, dimensions in self.table.columns.items() for dimension in dimensions]
+        return [c for c in columns if c[0] != ALL] if len(columns) > _WIDE else columns
+
+    def _grid(self, columns: Sequence[_Column], width: int) -> Grid:
+        caption = "ω in per cent, below it its interval: above 0 the corrections are better. ▼ loss, ▼▼ surely so"
+        if any(upstream.seen is False for _, members in self.groups for upstream in members):
+            caption += "; * not seen in training"
+        own = " (self-judged)" if self.self_judged else ""
+        grid = _grid(f"{_plain(self.corrector)}{own}", caption)
+        # No column has a least width: where rich cannot keep to it, it leaves whole columns out.
+        grid.add_column("Upstream", overflow="fold", max_width=width // 2)
+        for task, dimension in columns:
+            heading = Text(f"{'all tasks' if task == ALL else _plain(task)}\n{_plain(dimension)}")
+            grid.add_column(heading, justify="right", overflow="fold", max_width=max(_NUMBER, width // 4))
+
+        def row(label: str, upstream: str, style: str = "") -> None:
+            cells = (_cell(self.table.cell(self.corrector, upstream, *column)) for column in columns)
+            grid.add_row(Text(label, style=style), *cells)
+
+        for title, members in self.groups:
+            grid.add_row(Text(_plain(title), style="bold"))
+            for upstream in members:
+                row(f" {_plain(upstream.name)}{' *' if upstream.seen is False else ''}", upstream.name)
+            grid.add_section()
+        for average in self.table.averages:
+            row(f"{'all upstreams' if average == ALL else average}{own}", average, "bold")
+        return grid
 
 
 def _cell(shown: Cell) -> Text:
