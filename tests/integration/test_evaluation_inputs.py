@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
-from aligner.errors import RunError
+from aligner.errors import DataError, RunError
 from aligner.evaluate.config import EvalConfig
 from aligner.evaluate.run import run
 from aligner.generate.scripted import ScriptedGenerator
+from aligner.recipes.suite_models import settings
 from tests.evaluation import PlainJudge, stored, stored_config, task_file
 from tests.models import byte_bpe_tokenizer, tiny_aligner, tiny_model
+from tests.pocket import drawn
+from tests.training import write_rows
 
 
 class Stopping(PlainJudge):
@@ -143,3 +146,25 @@ def test_a_finished_run_stays_finished_without_its_files_and_is_refused_with_oth
         run(config, "resume")
     (out / "inputs.json").unlink()
     run(config, "resume")
+
+
+def test_a_question_of_the_pocket_suites_training_split_is_told_before_anything_is_asked(tmp_path) -> None:
+    rows = [{"id": f"q{seed}", "question": drawn(seed, "truth", "seen")[0].text} for seed in range(2)]
+    rows.append({"id": "taught", "question": drawn(1, "truth", "train")[0].text})
+    asked = []
+
+    class Upstream(ScriptedGenerator):
+        def generate(self, chats, sampling):
+            asked.extend(chats)
+            return super().generate(chats, sampling)
+
+    config = config_of(
+        tmp_path,
+        tasks=[{"name": "truth", "file": write_rows(tmp_path / "truth.jsonl", rows), "dimensions": ["honest"]}],
+        upstreams=[{"name": "u"}],
+        correctors=[{"name": "c", "method": "self-critique"}],
+        judge=settings("eval")["judge"],
+    )
+    with pytest.raises(DataError, match=r"^task 'truth', question 'taught': it belongs to the training split"):
+        run(config, upstreams={"u": Upstream({})})
+    assert (asked, config.out.exists()) == ([], False)
