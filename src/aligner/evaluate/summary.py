@@ -136,12 +136,13 @@ def summarise(
         "failed_by_step": dict(failed),
         "regressions": {
             tally.corrector: {
-                "worse": tally.worse,
-                "n": tally.judged,
-                "share": round(tally.worse / tally.judged, 4) if tally.judged else None,
+                "worse": (worse := tally.regressions.worse),
+                "n": (judged := tally.regressions.judged),
+                "share": round(worse / judged, 4) if judged else None,
             }
             for tally in tallies
         },
+        "made_worse": [row for tally in tallies for row in tally.worse_rows()],
         "pairs": pair_rows(tallies, config),
         "edits": edited.rows(
             [spec.name for spec in config.correctors],
