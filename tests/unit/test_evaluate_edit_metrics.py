@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from aligner import edits
 from aligner.evaluate.edit_metrics import EditCounts, EditTable, count_copied, count_edits
 
 ANSWER = "The moon is made of cheese. It is far away."
@@ -25,6 +26,14 @@ def test_a_correction_that_changes_a_good_word_too() -> None:
 def test_a_copy_repairs_nothing_and_spoils_nothing() -> None:
     found = count_edits(ANSWER, ANSWER, [CHEESE])
     assert (found.precision, found.recall, found.copied_share) == (None, 0.0, 1.0)
+
+
+def test_a_copy_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = [count_edits(ANSWER, ANSWER + " ", spans) for spans in ([], [CHEESE])]  # words alike, and no copy
+    monkeypatch.setattr(edits, "diff", None)
+    assert [count_edits(ANSWER, ANSWER, spans) for spans in ([], [CHEESE])] == compared
+    with pytest.raises(TypeError):
+        count_edits(ANSWER, ANSWER + " ", [])
 
 
 def test_insertions_are_neither_right_nor_wrong() -> None:

@@ -113,11 +113,11 @@ def test_a_directory_of_files(tmp_path) -> None:
     (tmp_path / "README.md").write_text("not read")
     spec = TaskSpec.from_dict({"name": "t", "format": "gsm8k", "file": tmp_path})
     assert [item.extra["number"] for item in read_task(spec).items] == ["4", "6", "8", "0", "2"]
-    before = content_of(spec)
+    before = content_of(tmp_path)
     (tmp_path / "README.md").write_text("changed")
-    assert content_of(spec) == before
+    assert content_of(tmp_path) == before
     write_rows(tmp_path / "b.jsonl", GSM[:1])
-    assert content_of(spec) != before
+    assert content_of(tmp_path) != before
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="the directory holds no"):
         read(tmp_path / "empty")
@@ -164,8 +164,9 @@ def test_a_set_that_datasets_saved(tmp_path) -> None:
     Dataset.from_list(GSM).save_to_disk(tmp_path / "one")
     assert hub(tmp_path / "one").total == 5
     assert read(tmp_path / "one").total == 5
-    spec = TaskSpec.from_dict({"name": "t", "format": "gsm8k", "file": tmp_path / "one"})
-    assert content_of(spec) is not None
+    before = content_of(tmp_path / "one")
+    (tmp_path / "one" / "state.json").write_text("{}")
+    assert content_of(tmp_path / "one") != before
 
 
 def test_a_set_that_datasets_loads(tmp_path) -> None:

@@ -87,6 +87,23 @@ def test_result(out) -> None:
     assert costs["c", "all"]["prompt_tokens"] is None, "what stored texts took is not known"
 
 
+def test_answers_made_worse_by_upstream_task_and_split(out) -> None:
+    """Upstream a loses on q2, a seen question of either task; q2 of task two counts once, whatever its dimensions."""
+    rows = json.loads((out / "result.json").read_text())["made_worse"]
+    found = {(r["upstream"], r["task"], r["split"]): (r["worse"], r["n"], r["share"]) for r in rows}
+    assert len(found) == len(rows)
+    assert {r["corrector"] for r in rows} == {"c"}
+    assert found["a", "one", "all"] == found["seen", "one", "all"] == (1, 4, 0.25)
+    assert found["a", "one", "seen"] == found["a", "two", "seen"] == (1, 2, 0.5)
+    assert found["a", "one", "entity"] == (0, 2, 0.0)
+    assert found["a", "all", "seen"] == (2, 4, 0.5)
+    assert found["b", "two", "upstream"] == found["unseen", "two", "upstream"] == (0, 2, 0.0)
+    assert found["all", "one", "all"] == (1, 8, 0.125)
+    assert found["all", "all", "all"] == (2, 16, 0.125), "as under regressions"
+    table = json.loads((out / "table.json").read_text())
+    assert set(found) == {(r["upstream"], r["task"], r["split"]) for r in table}
+
+
 def test_verdict_rows(out) -> None:
     rows = {row["id"]: row for row in rows_in(out / "verdicts" / "c" / "a.jsonl") if row["task"] == "two"}
     assert rows["q0"] == {
@@ -136,7 +153,20 @@ def test_what_has_no_row_is_unscored_and_nothing_scored_has_no_rate(tmp_path) ->
     assert [v[k] for k in ("n", "unscored", "omega", "low", "high", "edit_ratio")] == [4, 4, None, None, None, None]
     assert (both["omega"], both["unscored"]) == (100.0, 7), "the mean is over what is scored"
     assert tally.unscored == 7
-    assert (tally.worse, tally.judged) == (0, 1)
+    assert (tally.regressions.worse, tally.regressions.judged) == (0, 1)
+
+
+def test_an_answer_is_made_worse_once_and_only_where_it_has_a_verdict(tmp_path) -> None:
+    suite = suite_of(tmp_path / "t.jsonl", 4, dimensions=("helpful", "honest"))
+    tally = Tally("c", suite, [UpstreamSpec(name="u"), UpstreamSpec(name="v")])
+    tally.add(0, row_of(0, None) | {"verdicts": {"helpful": "baseline", "honest": "baseline"}})
+    tally.add(1, row_of(1, None) | {"verdicts": {"helpful": "candidate", "honest": "baseline"}})
+    tally.add(2, row_of(2, None) | {"verdicts": {"helpful": "tie", "honest": None}})
+    tally.add(3, row_of(3, None) | {"verdicts": {"helpful": None, "honest": None}})
+    tally.add(0, row_of(0, None, upstream="v"))
+    rows = {(r["upstream"], r["task"]): (r["worse"], r["n"], r["share"]) for r in tally.worse_rows()}
+    assert rows["u", "t"] == rows["u", "all"] == rows["all", "t"] == (2, 3, 0.6667)
+    assert rows["v", "t"] == (0, 0, None)
 
 
 def test_faults_are_only_counted_where_they_are_known(tmp_path) -> None:

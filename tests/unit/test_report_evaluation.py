@@ -532,6 +532,40 @@ def test_every_task_has_a_page_with_its_own_tables_and_examples(full: RunDir) ->
     assert not facts.all("svg"), "nothing was scored there"
 
 
+def test_answers_made_worse_by_upstream_task_and_split(tmp_path: Path) -> None:
+    def lost(upstream: str, task: str, split: str, share: float | None) -> dict[str, Any]:
+        return {"corrector": "L", "upstream": upstream, "task": task, "split": split, "share": share}
+
+    rows = [
+        lost("api-large", "facts", "all", 0.1), lost("api-large", "facts", "seen", 0.9),
+        lost("api-large", "empathy", "all", 0.8), lost("open-base", "facts", "all", None),
+        lost("all", "facts", "all", 0.04), lost("all", "facts", "entity", 0.06), lost("all", "all", "seen", 0.07),
+    ]  # fmt: skip
+    made = a_run(tmp_path / "run", a_result(made_worse=rows), scores())
+    main = rendered(made)
+    facts = Page((made.path / "report-facts.html").read_text(encoding="utf-8"))
+    head = grid(facts, "Faults and edits", 1)[0]
+    assert head[-1] == "Made worse"
+    cells = {r[0]: r[-1] for r in grid(facts, "Faults and edits", 1)}
+    assert [cells[u] for u in ("api-large", "open-base", "All upstreams")] == ["10.0 %", "–", "4.0 %"]
+    splits = grid(facts, "ω in per cent by corrector and split")
+    assert splits[0][-1] == "Made worse"
+    assert [r[-1] for r in splits[6:]] == ["–", "6.0 %"], "seen and entity of L"
+    assert "lost in at least one dimension of the task" in facts.text()
+    assert [r[-1] for r in grid(main, "ω in per cent by corrector and split")[6:]] == ["7.0 %", "–"]
+    without = a_run(tmp_path / "old", a_result(), scores())
+    rendered(without)
+    old = Page((without.path / "report-facts.html").read_text(encoding="utf-8"))
+    assert "Made worse" not in old.text()
+
+
+def test_blank_answers_are_told(tmp_path: Path) -> None:
+    upstreams = [{**UPSTREAMS[0], "blank": 12}, {**UPSTREAMS[1], "blank": 0}]
+    page = rendered(a_run(tmp_path / "run", a_result(upstreams=upstreams), scores()))
+    notes = [e["text"] for e in page.all("p", **{"class": "note"})]
+    assert f"Blank answers, corrected and judged like any other: 12 of '{UPSTREAMS[0]['name']}'." in notes
+
+
 def test_pages_are_named_apart_and_within_the_run(tmp_path: Path) -> None:
     tasks = ["a b", "A-b", "../../up", "日本", "ø", "all"]
     rows = [score("C", u, t, "d") for t in tasks for u in ("u", "all")]
@@ -595,6 +629,8 @@ def test_each_corrector_has_its_own_ancestors(tmp_path: Path) -> None:
         ("result.json", '{"kind": "eval", "correctors": [3]}', r"'correctors' is 3; expected names or objects"),
         ("result.json", '{"kind": "eval", "judge": 3}', r"'judge' is 3; expected text or an object"),
         ("result.json", '{"kind": "eval", "unscored": "x"}', r"'unscored' is 'x'; expected a number"),
+        ("result.json", '{"kind": "eval", "made_worse": [{"share": "x"}]}', r"'share' is 'x'; expected a number"),
+        ("result.json", '{"kind": "eval", "upstreams": [{"blank": "x"}]}', r"'blank' is 'x'; expected a number"),
         ("result.json", '{"kind": "eval", "lineage": {"a": 1}}', r"'lineage.a' is 1; expected a list of objects"),
         ("result.json", '{"kind": "eval", "self_judged": 1}', r"'self_judged' is 1; expected a list"),
         ("result.json", '{"kind": "eval", "seconds": {"answers": "1"}}', r"'answers' is '1'; expected a number"),
@@ -685,7 +721,7 @@ HOSTILE = ["<script>alert(1)</script>", "</style><b>", "{{ 7 * 7 }}", "\u202erig
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
-    upstreams = [{"name": t, "group": t, "seen": False} for t in HOSTILE]
+    upstreams = [{"name": t, "group": t, "seen": False, "blank": 1} for t in HOSTILE]
     table = [score(t, t, t, t, s) for t in HOSTILE for s in ("all", t)]
     rows = [
         verdict(t, t, i, task=t, split=t, id=t, question=t, answer=f"Here {t}", correction=f"There {t}", kept_because=t,
@@ -702,6 +738,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
         pairs=[{"first": t, "second": t, "task": t, "dimension": t, "difference": 1} for t in HOSTILE],
         edits=[{"corrector": t, "upstream": t, "task": t, "copied_share": 0.5} for t in HOSTILE],
         planted=[{"task": "all", "dimension": t, "n": 1, "won": 1} for t in HOSTILE],
+        made_worse=[{"corrector": t, "upstream": t, "task": t, "split": t, "share": 0.5} for t in HOSTILE],
     )  # fmt: skip
     samples = [{**r, "gain": g, "picked": "x"} for r in rows for g in (1, -1, None)]
     shift = {t: {"before": [[0, 0]], "after": [[1, 1]], "x": t, "y": t} for t in HOSTILE}

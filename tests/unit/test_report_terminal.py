@@ -197,3 +197,16 @@ def test_what_must_not_be_overlooked() -> None:
     ]
     assert "there the comparison with CAI is not meaningful" in lines[3]
     assert notes({}) == []
+
+
+def test_blank_answers_are_told() -> None:
+    upstreams = [
+        {"name": "one", "blank": 1200},
+        {"name": "two", "blank": 0},
+        {"name": "old"},
+        {"name": "b", "blank": 1},
+    ]
+    assert notes({"upstreams": upstreams}) == [
+        "blank answers, corrected and judged like any other: 1,200 of 'one' and 1 of 'b'"
+    ]
+    assert notes({"upstreams": upstreams[1:3]}) == []

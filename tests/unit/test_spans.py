@@ -7,6 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from aligner.errors import DataError
+from aligner.evaluate.questions import AsksForQuestions
+from aligner.evaluate.tasks import Item
 from aligner.pocket.faults import FAULTS, text_of
 from aligner.recipes.spans import LocatingOracle, fault_spans
 from aligner.recipes.spans import oracle as locating
@@ -103,3 +106,19 @@ def test_without_its_faulty_sentences_an_answer_lacks_things_and_has_no_other_fa
 
 def test_the_name_can_be_chosen() -> None:
     assert LocatingOracle(oracle=oracle(), name="mine").name == "mine"
+
+
+def item(id_: str, text: str) -> Item:
+    return Item(id=id_, question=as_chat(text), task="truth", split="seen")
+
+
+def test_questions_are_looked_through_before_the_first_is_asked() -> None:
+    judge = locating()
+    assert isinstance(judge, AsksForQuestions)
+    good = [item(f"q{seed}", drawn(seed, "truth", "seen")[0].text) for seed in range(5)]
+    assert judge.for_questions(good) is judge
+    taught = item("t1", drawn(1, "truth", "train")[0].text)
+    with pytest.raises(DataError, match=r"^task 'truth', question 't1': it belongs to the training split.*files$"):
+        judge.for_questions([*good, taught])
+    with pytest.raises(DataError, match=r"'w1': the oracle does not know it.*\(seed 0\) \(the first of 2 that"):
+        judge.for_questions([*good, item("w1", "Who are you?"), taught])

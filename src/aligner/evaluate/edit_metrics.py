@@ -62,7 +62,7 @@ def count_edits(answer: str, correction: str, faulty: Iterable[Span] = ()) -> Ed
     """
     spans = list(faulty)
     changed = changed_faulty = place = 0
-    for run in edits.diff(answer, correction):
+    for run in edits.diff(answer, correction) if answer != correction else ():
         if run.op == "insert":
             continue
         if run.op == "delete":
@@ -72,7 +72,7 @@ def count_edits(answer: str, correction: str, faulty: Iterable[Span] = ()) -> Ed
         place += len(run.text)
     return count_copied(answer, correction) + EditCounts(
         changed=changed,
-        faulty=sum(_touches(word, spans) for word in _places(answer, 0)),
+        faulty=sum(_touches(word, spans) for word in _places(answer, 0)) if spans else 0,
         changed_faulty=changed_faulty,
     )
 

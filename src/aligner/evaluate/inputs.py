@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from aligner.config import expand
-from aligner.errors import CheckpointError, ConfigError, RunError
+from aligner.errors import CheckpointError, ConfigError, DataError, RunError
 from aligner.evaluate.config import CorrectorSpec, EvalConfig
+from aligner.evaluate.fingerprint import fingerprint
 from aligner.evaluate.originals import content_of
 from aligner.evaluate.questions import questions_hash
 from aligner.evaluate.stored import UPSTREAM, corrections_of, stored_answers, stored_corrections
@@ -20,11 +24,13 @@ from aligner.rows import dumps, file_hash, write_atomic
 from aligner.runs import RunDir, check_apart
 
 FILE_NAME = "inputs.json"
+# What an older version recorded nothing of.
+_MODELS = ("models/", "aligners/")
 _AT_A_TIME: Mapping[Unit, str] = {"answer": "whole answers", "sentence": "sentence by sentence"}
 
 
 def read_inputs(config: EvalConfig, live: Collection[str]) -> tuple[Suite, dict[str, Any]]:
-    """The suite, and a record of what was read: files by content, and which questions were drawn.
+    """The suite, and a record of what is read: files by content, models here by fingerprint, and the questions drawn.
 
     Args:
         config: all of its files are read and checked.
@@ -35,6 +41,7 @@ def read_inputs(config: EvalConfig, live: Collection[str]) -> tuple[Suite, dict[
         ConfigError: an upstream has neither a model nor answers, one that is brought is not in the configuration, a
             method is wrong or has to revise answers without their model, or a file or model lies in the run's own
             directory.
+        CheckpointError: a corrector is a training run that has not finished.
     """
     for name in live:
         if name not in {spec.name for spec in config.upstreams}:
@@ -46,27 +53,25 @@ def read_inputs(config: EvalConfig, live: Collection[str]) -> tuple[Suite, dict[
     _check_apart(config)
     tasks = [read_task(spec, sample=config.sample, seed=config.seed) for spec in config.tasks]
     suite = Suite(tasks)
-    hashes: dict[str, str] = {}
-    for task_spec, task in zip(config.tasks, tasks, strict=True):
-        hashes[f"tasks/{task.name}"] = content_of(task_spec) or questions_hash(task)
+    hashes = {
+        f"tasks/{task.name}": questions_hash(task)
+        for spec, task in zip(config.tasks, tasks, strict=True)
+        if spec.file is None  # of a set of the Hub, whose files are not ours to find
+    }
     lacking: dict[str, dict[str, list[str]]] = {}
     for spec in config.upstreams:
         if spec.answers is not None and spec.name not in live:
             answered = {place for place, _ in stored_answers(spec.answers, suite, partial=config.partial)}
             if missing := _by_task(suite, answered):
                 lacking[spec.name] = missing
-            hashes[f"answers/{spec.name}"] = file_hash(expand(spec.answers, "answers"))
     for corrector in config.correctors:
         if corrector.corrections is not None:
             for spec in config.upstreams:
                 only = len(config.upstreams) == 1
                 _exhaust(stored_corrections(corrector.corrections, suite, spec.name, only=only))
-                key = f"corrections/{corrector.name}" + (
-                    f"/{spec.name}" if UPSTREAM in str(corrector.corrections) else ""
-                )
-                hashes[key] = file_hash(corrections_of(corrector.corrections, spec.name))
         if corrector.method is not None:
             hashes[f"methods/{corrector.name}"] = _check_method(corrector.name, corrector.method, config, live)
+    hashes |= {key: take() for key, take in _sources(config, live).items()}
     return suite, {
         "files": hashes,
         "questions": {
@@ -75,6 +80,41 @@ def read_inputs(config: EvalConfig, live: Collection[str]) -> tuple[Suite, dict[
         "sampled": {task.name: [item.id for item in task.items] for task in tasks if task.sampled},
         "lacking": lacking,
     }
+
+
+def _sources(config: EvalConfig, live: Collection[str]) -> dict[str, Callable[[], str]]:
+    """What takes the hash of each thing that is read from here, by its key in the record; nothing is parsed for it."""
+    found: dict[str, Callable[[], str]] = {
+        f"tasks/{spec.name}": partial(content_of, spec.file) for spec in config.tasks if spec.file is not None
+    }
+    for spec in config.upstreams:
+        if spec.name in live:
+            continue
+        if spec.answers is not None:
+            found[f"answers/{spec.name}"] = partial(_answers_hash, spec.answers)
+        elif spec.model is not None and Path(spec.model).is_dir():
+            found[f"models/{spec.name}"] = partial(fingerprint, Path(spec.model))
+    for corrector in config.correctors:
+        if corrector.aligner is not None and Path(corrector.aligner).is_dir():
+            found[f"aligners/{corrector.name}"] = partial(_corrector_hash, corrector)
+        if corrector.corrections is not None:
+            for spec in config.upstreams:
+                each = f"/{spec.name}" if UPSTREAM in str(corrector.corrections) else ""
+                key = f"corrections/{corrector.name}{each}"
+                found[key] = partial(_corrections_hash, corrector.corrections, spec.name)
+    return found
+
+
+def _answers_hash(path: Path) -> str:
+    return file_hash(expand(path, "answers"))
+
+
+def _corrections_hash(path: Path, upstream: str) -> str:
+    return file_hash(corrections_of(path, upstream))
+
+
+def _corrector_hash(spec: CorrectorSpec) -> str:
+    return fingerprint(Path(corrector_place(spec)))
 
 
 def _check_method(corrector: str, place: str, config: EvalConfig, live: Collection[str]) -> str:
@@ -148,18 +188,60 @@ def record_inputs(run_dir: RunDir, record: dict[str, Any]) -> None:
     """Write the record into the run directory, or compare it with the one there.
 
     Raises:
-        RunError: a file is not what it was when the run was started.
+        RunError: something is not what it was when the run was started; names it.
     """
     path = run_dir.path / FILE_NAME
     text = dumps(record, indent=2) + "\n"
-    if path.is_file():
-        if path.read_text(encoding="utf-8") != text:
-            raise RunError(
-                f"{run_dir.path}: a task, or stored answers or corrections, changed since the run was started; start "
-                "anew with --overwrite, or choose another --out"
-            )
+    if not path.is_file():
+        write_atomic(path, text)
         return
-    write_atomic(path, text)
+    before, now = _read_record(path), json.loads(text)
+    changed = _changed(before.get("files", {}), now["files"])
+    changed = changed or [k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and k != "files"]
+    if changed:
+        raise _refusal(run_dir, changed)
+
+
+def check_finished(run_dir: RunDir, config: EvalConfig, live: Collection[str]) -> None:
+    """Compare what a finished run was made from with what is there of it now; what is gone is passed over.
+
+    Raises:
+        RunError: something is not what it was when the run was started; names it.
+    """
+    path = run_dir.path / FILE_NAME
+    if not path.is_file():
+        return
+    before: dict[str, str] = _read_record(path).get("files", {})
+    now = dict(before)
+    for key, take in _sources(config, live).items():
+        with suppress(DataError, CheckpointError):
+            now[key] = take()
+    if changed := _changed(before, now):
+        raise _refusal(run_dir, changed)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise RunError(f"{path}: damaged; restore it, or start anew with --overwrite") from None
+    return record
+
+
+def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The keys in which two records of files differ."""
+    return [
+        key
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and (key in before or not key.startswith(_MODELS))
+    ]
+
+
+def _refusal(run_dir: RunDir, changed: Collection[str]) -> RunError:
+    return RunError(
+        f"{run_dir.path}: what it is made from changed since the run was started ({', '.join(changed)}); put that back "
+        "as it was, start anew with --overwrite, or choose another --out"
+    )
 
 
 def _check_card(spec: CorrectorSpec, quantize: str) -> None:

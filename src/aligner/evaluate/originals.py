@@ -47,11 +47,13 @@ def read_originals(spec: TaskSpec) -> Iterator[Row]:
     raise DataError(f"{path}: the directory holds no {', '.join(_SUFFIXES)} file; check the path")
 
 
-def content_of(spec: TaskSpec) -> str | None:
-    """SHA-256 of what a task is read from; None for a set of the Hub, whose files are not ours to find."""
-    if spec.file is None:
-        return None
-    path = expand(spec.file)
+def content_of(place: Path) -> str:
+    """SHA-256 of the file or directory that a task is read from; environment variables are filled in.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    path = expand(place)
     if not path.is_dir():
         return file_hash(path)
     digest = hashlib.sha256()

@@ -15,7 +15,7 @@ from aligner.evaluate.apis import api_upstream, responses
 from aligner.evaluate.batch import BatchJudge, write_requests
 from aligner.evaluate.config import CorrectorSpec, EvalConfig, UpstreamSpec
 from aligner.evaluate.inputs import FILE_NAME as INPUTS
-from aligner.evaluate.inputs import check_checkpoints, read_inputs, record_inputs
+from aligner.evaluate.inputs import check_checkpoints, check_finished, read_inputs, record_inputs
 from aligner.evaluate.judging import Bench, check_judge, judge_spent, load_judge
 from aligner.evaluate.loading import Loader, free_memory, say
 from aligner.evaluate.planted import Planted
@@ -59,7 +59,7 @@ def run(
     Raises:
         ConfigError, DataError, CheckpointError: what the run needs is missing or wrong, an upstream answers nothing, or
             a corrector or the judge fails at everything.
-        RunError: the directory exists, or was started with another configuration or other files.
+        RunError: the directory exists, or was started with another configuration, other files or other models.
         GenerationError: an upstream failed on a whole batch; go on with resume.
         StorageError: the disk is full; go on with resume.
     """
@@ -67,6 +67,7 @@ def run(
     run_dir = RunDir(config.out)
     if existing == "resume" and _is_whole(run_dir):
         run_dir = RunDir.create(config.out, config, existing)
+        check_finished(run_dir, config, live)
         say(f"{config.out}: already finished")
         return run_dir
     suite, record = read_inputs(config, live)

@@ -18,6 +18,7 @@ from aligner.evaluate.inputs import corrector_place
 from aligner.evaluate.judging import judge_facts, judge_name
 from aligner.evaluate.pairs import pair_rows
 from aligner.evaluate.planted import Planted
+from aligner.evaluate.progress import Progress
 from aligner.evaluate.reliability import Reliability
 from aligner.evaluate.store import Store
 from aligner.evaluate.table import Tally
@@ -61,12 +62,13 @@ def summarise(
     tallies = []
     critiques: list[Critiques] = []
     judging, edited = _Judging(), EditTable()
-    with run_dir.samples() as samples:
+    total = sum(store.whole() + len(store.failed) for store in verdicts.values())
+    with run_dir.samples() as samples, Progress("counting verdicts", total) as progress:
         for corrector in config.correctors:
             tally = Tally(corrector.name, suite, config.upstreams)
             for upstream in config.upstreams:
                 key = (corrector.name, upstream.name)
-                _count(verdicts[key], tally, edited, config, suite, samples, judging)
+                _count(verdicts[key], tally, edited, config, suite, samples, judging, progress)
                 if corrector.method is not None:
                     heard = Critiques(*key, load_method(corrector.method), len(suite))
                     _hear(heard, corrections[key], verdicts[key])
@@ -134,12 +136,13 @@ def summarise(
         "failed_by_step": dict(failed),
         "regressions": {
             tally.corrector: {
-                "worse": tally.worse,
-                "n": tally.judged,
-                "share": round(tally.worse / tally.judged, 4) if tally.judged else None,
+                "worse": (worse := tally.regressions.worse),
+                "n": (judged := tally.regressions.judged),
+                "share": round(worse / judged, 4) if judged else None,
             }
             for tally in tallies
         },
+        "made_worse": [row for tally in tallies for row in tally.worse_rows()],
         "pairs": pair_rows(tallies, config),
         "edits": edited.rows(
             [spec.name for spec in config.correctors],
@@ -181,6 +184,7 @@ def _count(
     suite: Suite,
     samples: JsonlWriter,
     judging: _Judging,
+    progress: Progress,
 ) -> None:
     """Count one verdict file and keep its examples."""
     examples = {task.name: Examples(config.examples, config.seed) for task in suite.tasks}
@@ -190,6 +194,7 @@ def _count(
             edited.add(row)
             judging.add(row)
             examples[row["task"]].add(place, row, gain_of(row, suite.dimensions[row["task"]]))
+            progress.step()
         for picks in examples.values():
             for kind, place, gain in picks.picked():
                 samples.write(store.get(place) | {"gain": round(gain, 6), "picked": kind})

@@ -26,6 +26,7 @@ from aligner.evaluate.metrics import (
     mean_of,
     resample,
 )
+from aligner.evaluate.regressions import Regressions
 from aligner.evaluate.tasks import ALL, Suite, Task, split_of
 
 Mask = Bool[np.ndarray, "questions upstreams"]
@@ -65,13 +66,13 @@ class Cell:
 class Tally:
     """Collects the verdicts of one corrector row by row; only codes and sums stay in memory.
 
-    `worse` of `judged` corrections lost in at least one dimension of their task. `outcomes` are the codes of `metrics`
-    by task and dimension.
+    `regressions` are corrections that lost in at least one dimension of their task. `outcomes` are the codes of
+    `metrics` by task and dimension.
     """
 
     def __init__(self, corrector: str, suite: Suite, upstreams: Sequence[UpstreamSpec]) -> None:
         self.corrector = corrector
-        self.judged = self.worse = 0
+        self.regressions = Regressions()
         self._suite, self._upstreams = suite, upstreams
         self._columns = {spec.name: i for i, spec in enumerate(upstreams)}
         self.outcomes: dict[tuple[str, str], Outcomes] = {
@@ -90,8 +91,7 @@ class Tally:
             self.outcomes[task, dimension][question, column] = _CODES[winner]
             for split in {ALL, row["split"]}:
                 _share(self._shares[task, dimension, split, upstream], row, dimension)
-        self.judged += any(winner is not None for winner in verdicts.values())
-        self.worse += "baseline" in verdicts.values()
+        self.regressions.add(row)
 
     @property
     def unscored(self) -> int:
@@ -119,6 +119,12 @@ class Tally:
                 found.append({"corrector": self.corrector, "upstream": upstream, **key, **values})
         return found
 
+    def worse_rows(self) -> list[dict[str, Any]]:
+        """The answers made worse, with the names of table.json for upstreams, their means, tasks and splits."""
+        upstreams = {name: [name] for name in self._columns} | self._groups()
+        rows = self.regressions.rows(upstreams, [task.name for task in self._suite.tasks])
+        return [{"corrector": self.corrector, **row} for row in rows]
+
     def _splits(self, task: Task) -> dict[str, Mask]:
         """Which answers are reported under each split; all of them under "all"."""
         numbers = {ALL: 0}  # of questions without a split
@@ -145,12 +151,16 @@ class Tally:
         return cells | self._averages(cells)
 
     def _averages(self, cells: Mapping[str, Cell]) -> dict[str, Cell]:
-        """The means over all upstreams, and over those that were seen in training and those that were not."""
-        groups = {ALL: list(cells.values())}
-        if any(spec.seen is not None for spec in self._upstreams):
-            for name, seen in _AVERAGED.items():
-                groups[name] = [cells[s.name] for s in self._upstreams if s.seen is seen and s.name in cells]
+        """The means over upstreams that have answers."""
+        groups = {name: [cells[m] for m in members if m in cells] for name, members in self._groups().items()}
         return {name: _mean(group) for name, group in groups.items() if group}
+
+    def _groups(self) -> dict[str, list[str]]:
+        """All upstreams, and those that were seen in training and those that were not."""
+        groups = {ALL: list(self._columns)}
+        if any(spec.seen is not None for spec in self._upstreams):
+            groups |= {n: [s.name for s in self._upstreams if s.seen is seen] for n, seen in _AVERAGED.items()}
+        return groups
 
 
 def _mean(cells: Sequence[Cell]) -> Cell:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from aligner import edits
+from aligner.errors import DataError
+from aligner.evaluate.tasks import Item
 from aligner.pocket.claims import Claim
 from aligner.pocket.grammar import sentences
 from aligner.pocket.oracle import Oracle
@@ -18,10 +21,34 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocatingOracle:
-    """The oracle, which also says where an answer is faulty; its verdicts, scores and counts are the oracle's own."""
+    """The oracle, which also says where an answer is faulty; its verdicts, scores and counts are the oracle's own.
+
+    It refuses questions that it cannot score before anything is asked or corrected.
+    """
 
     oracle: Oracle
     name: str = "oracle"
+
+    def for_questions(self, items: Sequence[Item]) -> Self:
+        """Itself, where it can score them all.
+
+        Raises:
+            DataError: one is none of its world, or belongs to the training split; names the first and counts them.
+        """
+        refused = [(item, why) for item in items if (why := self._why_not(item)) is not None]
+        if refused:
+            item, why = refused[0]
+            of = f" (the first of {len(refused)} that it cannot score)" if len(refused) > 1 else ""
+            raise DataError(f"task '{item.task}', question '{item.id}': {why}{of}")
+        return self
+
+    def _why_not(self, item: Item) -> str | None:
+        asked = self.oracle.tasks.of(item.question)
+        if asked is None:
+            return f"the oracle does not know it; give it questions of its own world (seed {self.oracle.world.seed})"
+        if asked.split == "train":
+            return "it belongs to the training split, which the oracle does not score; evaluate on the test files"
+        return None
 
     async def judge(self, question: Chat, candidate: str, baseline: str) -> list[Verdict]:
         return await self.oracle.judge(question, candidate, baseline)

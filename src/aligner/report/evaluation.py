@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aligner.report import page, wording
+from aligner.report.blanks import blank_notes
 from aligner.report.edit_rates import EditRates
 from aligner.report.examples import read_examples
 from aligner.report.fields import items, mapping, number, objects, read_object, text, wrong
@@ -14,6 +15,7 @@ from aligner.report.lineage import told_apart
 from aligner.report.made import made_lines
 from aligner.report.methods import critics, critique_notes, method_lines
 from aligner.report.pairs import overall, read_pairs
+from aligner.report.regressions import TITLE, Regressions
 from aligner.report.reliability import planted_notes, read_planted, read_reliability
 from aligner.report.samples import CLIP
 from aligner.report.shift import JITTER, read_shifts
@@ -54,10 +56,10 @@ def render_evaluation(run: RunDir, result: Mapping[str, Any] | None) -> Path:
     marked = [wording.said(s) for s in items(values, "self_judged", where)]
     drawn = _shifts(run, judged, names, [u.name for _, group in table.groups(known) for u in group])
     worse = WorseShares(judged, known)
-    edited, pairs = EditRates(values, where), read_pairs(values, where)
+    edited, lost, pairs = EditRates(values, where), Regressions(values, where), read_pairs(values, where)
     pages = TaskPages(
-        run=run, result=result, table=table, known=known, names=names, marked=marked, edits=edited, pairs=pairs,
-        shifts=shifts,
+        run=run, result=result, table=table, known=known, names=names, marked=marked, edits=edited, worse=lost,
+        pairs=pairs, shifts=shifts,
     )  # fmt: skip
     made = page.render(
         "evaluation.html.j2",
@@ -73,7 +75,7 @@ def render_evaluation(run: RunDir, result: Mapping[str, Any] | None) -> Path:
         dimensions=table.dimensions,
         headline=[_headline(n, listed.get(n, {}), table, values, worse, n in marked, where) for n in names],
         mains=[_main(n, table, known, worse, edited) for n in names],
-        more_measures=("Made worse", *edited.titles()),
+        more_measures=(TITLE, *edited.titles()),
         has_edits=bool(edited),
         pairs=grouped(overall(pairs)),
         task_pages=pages.files(),
@@ -84,7 +86,8 @@ def render_evaluation(run: RunDir, result: Mapping[str, Any] | None) -> Path:
         columns=table.columns,
         every=ALL,
         has_splits=bool(table.splits),
-        splits=[(n, [_split(n, split, table) for split in table.splits]) for n in names],
+        split_measures=lost.titles(),
+        splits=[(n, [_split(n, split, table, lost) for split in table.splits]) for n in names],
         shifts=drawn,
         jitter=JITTER,
         examples=[{"key": g, "title": title, "members": examples[g]} for g, title in GROUPS.items()],
@@ -169,6 +172,7 @@ def _warnings(
         by_step = mapping(values, "failed_by_step", where)
         steps = wording.tallied({k: n for k in by_step if (n := number(by_step, k, where))})
         lines.append(f"Failed and left unscored: {wording.count(failed)}{f' ({steps})' if steps else ''}.")
+    lines += (f"{note[0].upper()}{note[1:]}." for note in blank_notes(values, where))
     if marked:
         shown = wording.listing([wording.name(m) for m in marked])
         lines.append(
@@ -233,9 +237,9 @@ def _main(
     }
 
 
-def _split(name: str, split: str, table: ScoreTable) -> dict[str, Any]:
+def _split(name: str, split: str, table: ScoreTable, lost: Regressions) -> dict[str, Any]:
     cells = [table.split_cell(name, split, t, d) for t, dimensions in table.columns.items() for d in dimensions]
-    return {"name": split, "cells": cells}
+    return {"name": split, "cells": cells, "measures": lost.cells(name, ALL, ALL, split)}
 
 
 def _shifts(

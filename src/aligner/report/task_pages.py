@@ -10,6 +10,7 @@ from aligner.report import page, wording
 from aligner.report.edit_rates import EditRates
 from aligner.report.examples import Group, read_examples
 from aligner.report.pairs import PairLine
+from aligner.report.regressions import Regressions
 from aligner.report.samples import CLIP
 from aligner.report.shift import JITTER
 from aligner.report.shift_plots import draw, slug
@@ -41,6 +42,7 @@ class TaskPages:
     names: Sequence[str]
     marked: Sequence[str]
     edits: EditRates
+    worse: Regressions
     pairs: Sequence[PairLine]
     shifts: TaskShifts
 
@@ -78,9 +80,11 @@ class TaskPages:
             dimensions=dimensions,
             columns={task: dimensions},
             mains=[self._main(name, task) for name in self.names],
-            more_measures=self.edits.titles(),
+            more_measures=(*self.worse.titles(), *self.edits.titles()),
+            has_worse=bool(self.worse),
             has_edits=bool(self.edits),
             has_splits=bool(self.table.splits),
+            split_measures=self.worse.titles(),
             splits=[(name, [self._split(name, split, task) for split in self.table.splits]) for name in self.names],
             pairs=grouped([line for line in self.pairs if line.task == task]),
             shifts=draw(shifts, files=False),
@@ -119,13 +123,14 @@ class TaskPages:
                 *(wording.share(value("repaired", d)) for d in dimensions),
                 wording.share(any_value("untouched")),
                 wording.decimal(any_value("edit_ratio"), 2),
+                *self.worse.cells(corrector, upstream, task),
                 *self.edits.cells(corrector, upstream, task),
             ],
         )
 
     def _split(self, corrector: str, split: str, task: str) -> dict[str, Any]:
         cells = [self.table.split_cell(corrector, split, task, d) for d in self.table.columns[task]]
-        return {"name": split, "cells": cells}
+        return {"name": split, "cells": cells, "measures": self.worse.cells(corrector, ALL, task, split)}
 
 
 def grouped(lines: Sequence[PairLine]) -> list[tuple[str, list[PairLine]]]:
