@@ -41,10 +41,15 @@ def test_the_quick_demo(tmp_path) -> None:
     assert {r["upstream"] for r in cells} == {"heron", "crow", "dove"}
     assert all(r["n"] >= 200 and r["unscored"] == 0 for r in cells)
     assert all(r["wins"] + r["losses"] + r["ties"] == r["n"] for r in cells)
-    # What a small corrector reaches in minutes: it helps the upstream that errs most.
-    place = ("crow", "all", "helpful", "all")
-    (helpful,) = [r for r in rows if (r["upstream"], r["task"], r["dimension"], r["split"]) == place]
-    assert helpful["low"] > 0
+    # What a small corrector reaches in minutes, with room for another machine's last digits (measured: ω helpful 24.6,
+    # harmless 25.4, 41 % repaired, 86 % untouched, 8.7 % made worse).
+    total = {r["dimension"]: r for r in rows if (r["upstream"], r["task"], r["split"]) == ("all",) * 3}
+    assert total["helpful"]["low"] > 10
+    assert total["harmless"]["low"] > 10
+    assert total["honest"]["low"] > 0
+    assert total["helpful"]["repaired"] > 0.25
+    assert total["helpful"]["untouched"] > 0.7
+    assert json.loads((out / "result.json").read_text())["regressions"]["S"]["share"] < 0.16
     assert_self_contained(Page((out / "report.html").read_text(encoding="utf-8")))
     shift = json.loads((out / "shift.json").read_text())["training data"]
     before, after = (sum(x for x, _ in shift[k]) / len(shift[k]) for k in ("before", "after"))
