@@ -19,6 +19,11 @@ _CHARACTERS = 8  # of a text, that are one token at the least in all but blanks 
 _ABOUT = 64  # tokens
 
 
+def encodable(text: str) -> str:
+    """The text with question marks in place of lone surrogates, which are no text and which no tokenizer takes."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
 class TextCodec:
     """A tokenizer, used safely.
 
@@ -52,8 +57,7 @@ class TextCodec:
         """
         if not text:
             return ()
-        if not text.isascii():
-            text = text.encode("utf-8", "replace").decode("utf-8")
+        text = encodable(text)
         ids = self._plain(text)
         if self.reserved.isdisjoint(ids):
             return tuple(ids)

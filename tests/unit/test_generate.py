@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 
 import pytest
 import torch
 
 from aligner import Completion, HFGenerator, Message, Sampling, ScriptedGenerator
+from aligner.correct.looped import LoopGenerator
 from aligner.errors import CheckpointError, GenerationError
 from aligner.generate.collect import collect, run_sync
 from aligner.generate.hf import context_length, load_causal_lm, load_tokenizer
@@ -52,6 +54,32 @@ def test_hf_prompt_too_long_is_a_failed_item(upstream) -> None:
     assert found[0].finish_reason == "error"
     assert "takes 96" in found[0].error
     assert found[1].finish_reason in ("stop", "length")
+
+
+def test_hf_a_long_prompt_takes_no_room_from_its_neighbours(upstream) -> None:
+    chats = [user("cat"), user("the cat " * 30), user("the cat " * 30), user("a cat " * 30), user("the cat")]
+    alone = [collect(upstream, [chat], Sampling(max_new_tokens=40))[0] for chat in chats]
+    assert {c.usage.completion_tokens for c in alone[1:3]} != {c.usage.completion_tokens for c in alone[::4]}
+    assert collect(upstream, chats, Sampling(max_new_tokens=40)) == alone
+
+
+@pytest.mark.parametrize("kind", [HFGenerator, LoopGenerator])
+def test_what_the_tokenizer_does_not_take_costs_no_other_answer(upstream, kind) -> None:
+    tokenizer = copy.deepcopy(upstream.tokenizer)
+    tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        + tokenizer.chat_template
+    )
+    asked = [(Message(role="system", content="be kind"), *user("cat")), user("a \ud800 cat"), user("cat")]
+    for template in (tokenizer.chat_template, None):
+        tokenizer.chat_template = template
+        made = kind(upstream.model, tokenizer, name="tiny")
+        refused, odd, plain = collect(made, asked, Sampling(max_new_tokens=4))
+        assert (refused.finish_reason == "error") == (template is not None)
+        if template is not None:
+            assert "takes no conversation of system, user (System role not supported)" in refused.error
+        assert odd == collect(made, [user("a ? cat")], Sampling(max_new_tokens=4))[0]
+        assert plain.error is None
 
 
 def test_hf_out_of_memory_halves_the_batch(upstream, monkeypatch) -> None:

@@ -202,6 +202,7 @@ def test_a_conversation_that_the_template_refuses_fails_by_itself(tokenizer) -> 
     assert isinstance(refused, GenerationError)
     assert "System role not supported" in str(refused)
     assert scores == scored(scorer)
+    assert asyncio.run(scorer.score(CHAT, ["a \ud800 cat"])) == asyncio.run(scorer.score(CHAT, ["a ? cat"]))
 
 
 def test_loading(tmp_path, tokenizer) -> None:

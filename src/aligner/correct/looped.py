@@ -15,7 +15,7 @@ from typing import Any, Self
 from aligner.correct.decoding import StepLoop
 from aligner.correct.forward import Forward
 from aligner.correct.ticket import Decoded, Request
-from aligner.errors import AlignerError, CheckpointError
+from aligner.errors import AlignerError, CheckpointError, PromptError
 from aligner.generate.hf import DEFAULT_NEW_TOKENS, Dtype, HFGenerator, context_length, steered
 from aligner.types import Chat, Completion, Generator, Sampling, Usage
 
@@ -49,7 +49,8 @@ class LoopGenerator:
         return cls(loaded.model, loaded.tokenizer, name=loaded.name, max_rows=max_rows)
 
     async def generate(self, chats: Sequence[Chat], sampling: Sampling) -> AsyncIterator[tuple[int, Completion]]:
-        """Answer every chat; one that does not fit, or whose pass failed, is a failed completion.
+        """Answer every chat; one that the template refuses, that does not fit, or whose pass failed, is a failed
+        completion.
 
         Raises:
             CheckpointError: the step loop cannot decode this model.
@@ -66,7 +67,11 @@ class LoopGenerator:
             while True:
                 if not waiting and asked < len(chats):
                     window = range(asked, min(asked + _WINDOW * self.max_rows, len(chats)))
-                    waiting = [(i, self._upstream.prompt_ids(chats[i])) for i in window]
+                    for i in window:
+                        try:
+                            waiting.append((i, self._upstream.prompt_ids(chats[i])))
+                        except PromptError as e:
+                            yield i, Completion(text="", finish_reason="error", error=f"{self.name}: {e}")
                     waiting.sort(key=lambda item: len(item[1]), reverse=True)
                     asked = window.stop
                 while waiting and in_flight < 2 * self.max_rows:

@@ -10,8 +10,9 @@ from typing import Any, Literal, Self
 
 import torch
 
-from aligner.errors import CheckpointError, ConfigError, GenerationError, OutOfMemoryError
+from aligner.errors import CheckpointError, ConfigError, GenerationError, OutOfMemoryError, PromptError
 from aligner.prompts import question_text
+from aligner.tokens import encodable
 from aligner.types import Chat, Completion, Sampling, Usage
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -191,32 +192,58 @@ class HFGenerator:
         return cls(model, tokenizer, name=Path(name).name, batch_size=batch_size)
 
     async def generate(self, chats: Sequence[Chat], sampling: Sampling) -> AsyncIterator[tuple[int, Completion]]:
-        """Answer every chat; a chat that does not fit the context is a failed completion, not an error.
+        """Answer every chat; one that the template refuses or the context does not hold is a failed completion.
 
         Raises:
             GenerationError: the model failed on a batch.
         """
         prompts: list[tuple[int, list[int]]] = []
         for i, chat in enumerate(chats):
-            ids = self.prompt_ids(chat)
+            try:
+                ids = self.prompt_ids(chat)
+            except PromptError as e:
+                yield i, Completion(text="", finish_reason="error", error=f"{self.name}: {e}")
+                continue
             if len(ids) < context_length(self.model):
                 prompts.append((i, ids))
             else:
                 error = f"the prompt has {len(ids)} tokens; this model takes {context_length(self.model)}"
                 yield i, Completion(text="", finish_reason="error", error=error)
         prompts.sort(key=lambda item: len(item[1]))
-        for start in range(0, len(prompts), self.batch_size):
-            batch = prompts[start : start + self.batch_size]
+        for batch in self._batches(prompts, sampling.max_new_tokens or DEFAULT_NEW_TOKENS):
             for i, completion in await asyncio.to_thread(lambda rows: list(self._answer(rows, sampling)), batch):
                 yield i, completion
 
     def prompt_ids(self, chat: Chat) -> list[int]:
-        """A chat's ids, up to where the answer begins."""
+        """A chat's ids, up to where the answer begins.
+
+        Raises:
+            PromptError: the tokenizer's chat template refuses the conversation.
+        """
+        from jinja2 import TemplateError
+
         if self.tokenizer.chat_template is None:
-            return list(self.tokenizer(question_text(chat))["input_ids"])
-        messages = [{"role": m.role, "content": m.content} for m in chat]
-        encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+            return list(self.tokenizer(encodable(question_text(chat)))["input_ids"])
+        messages = [{"role": m.role, "content": encodable(m.content)} for m in chat]
+        try:
+            encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+        except (TemplateError, ValueError, TypeError, LookupError, AttributeError) as e:
+            roles = ", ".join(m.role for m in chat)
+            raise PromptError(f"the chat template takes no conversation of {roles} ({e})") from None
         return list(encoded["input_ids"])
+
+    def _batches(self, prompts: Sequence[tuple[int, list[int]]], most: int) -> Iterator[list[tuple[int, list[int]]]]:
+        """Prompts by length, so many at a time; those that leave less room than is wanted only with others as long, for
+        `generate()` gives all rows of a batch the room of the longest."""
+        batch: list[tuple[int, list[int]]] = []
+        for item in prompts:
+            tight = context_length(self.model) - len(item[1]) < most
+            if batch and (len(batch) == self.batch_size or (tight and len(item[1]) > len(batch[-1][1]))):
+                yield batch
+                batch = []
+            batch.append(item)
+        if batch:
+            yield batch
 
     def _answer(self, batch: list[tuple[int, list[int]]], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
         try:

@@ -16,6 +16,7 @@ from aligner.config import nearest
 from aligner.errors import CheckpointError, ConfigError, GenerationError, OutOfMemoryError
 from aligner.generate.hf import Dtype, context_length, default_device, load_tokenizer
 from aligner.prompts import question_text
+from aligner.tokens import encodable
 from aligner.types import Chat
 
 Scores = dict[str, float | None]
@@ -167,13 +168,13 @@ class RewardScorer:
             future.set_result(row)
 
     def _text(self, question: Chat, answer: str) -> _Text:
-        asked = question_text(question)
+        asked, answer = encodable(question_text(question)), encodable(answer)
         if self.layout == PAIR:
             encoded = self.tokenizer(asked, answer)
             segments = encoded.get("token_type_ids")
             return _Text(list(encoded["input_ids"]), None if segments is None else list(segments))
         if self.layout == CHAT:
-            messages = [{"role": m.role, "content": m.content} for m in question]
+            messages = [{"role": m.role, "content": encodable(m.content)} for m in question]
             messages.append({"role": "assistant", "content": answer})
             from jinja2 import TemplateError
 
