@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from datasets import Dataset
+from transformers import MixtralConfig, MixtralForCausalLM
 from trl import SFTConfig, SFTTrainer
 
-from aligner.train.config import Scratch
+from aligner.errors import ConfigError
+from aligner.train.config import Residual, Scratch
 from aligner.train.edited import mark
 from aligner.train.scratch import build_model, train_tokenizer
+from aligner.train.sft import Resources, train_stage
 from aligner.train.trainer import trainer_class
 
 
@@ -28,8 +31,8 @@ def rows(count: int = 12) -> Dataset:
     return Dataset.from_list(made)
 
 
-def trainer(cls, tokenizer, path, **changes):
-    model = build_model(Scratch(layers=2, hidden=32, heads=2), tokenizer, 64, seed=0)
+def trainer(cls, tokenizer, path, model=None, **changes):
+    model = model or build_model(Scratch(layers=2, hidden=32, heads=2), tokenizer, 64, seed=0)
     arguments = SFTConfig(
         output_dir=str(path), use_cpu=True, max_length=None, completion_only_loss=True, report_to="none",
         save_strategy="no", disable_tqdm=True, per_device_train_batch_size=4, pad_to_multiple_of=None,
@@ -51,6 +54,25 @@ def test_loss_and_gradients_equal_trls(tokenizer, tmp_path, items) -> None:
     found.backward()
     for a, b in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_a_mixture_of_experts_learns_its_routers_loss_too(tokenizer, tmp_path) -> None:
+    torch.manual_seed(0)
+    shape = MixtralConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, num_local_experts=4, max_position_embeddings=64, router_aux_loss_coef=0.5,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = MixtralForCausalLM(shape)
+    theirs = trainer(SFTTrainer, tokenizer, tmp_path / "a", model)
+    ours = trainer(trainer_class(), tokenizer, tmp_path / "b", model)
+    batch = theirs.data_collator([theirs.train_dataset[i] for i in range(6)])
+    expected = theirs.compute_loss(model, dict(batch)).item()
+    assert ours.compute_loss(model, dict(batch)).item() == pytest.approx(expected, rel=1e-6)
+    schedule = Residual(steps=1, batch_size=4, edit_weight=2)
+    resources = Resources(bf16=False, gradient_checkpointing=False, save_every=9, seed=0)
+    with pytest.raises(ConfigError, match=r"residual\.edit_weight: the experts"):
+        train_stage(model, tokenizer, rows(), schedule, tmp_path / "c", resources)
 
 
 def test_the_model_is_left_as_it_was_and_tokens_are_counted(tokenizer, tmp_path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import weakref
 
 import pytest
 import torch
@@ -102,6 +103,26 @@ def test_hf_out_of_memory_halves_the_batch(upstream, monkeypatch) -> None:
     monkeypatch.setattr(upstream, "_run", lambda *_: (_ for _ in ()).throw(RuntimeError("bad kernel")))
     with pytest.raises(GenerationError, match="bad kernel"):
         collect(upstream, CHATS[:1])
+
+
+def test_hf_a_failed_pass_holds_no_memory_while_half_of_it_is_tried(upstream, monkeypatch) -> None:
+    real, held, alive = upstream._run, [], []
+
+    class Cache:
+        pass
+
+    def small(prompts, sampling):
+        alive.append(sum(ref() is not None for ref in held))
+        cache = Cache()
+        held.append(weakref.ref(cache))
+        if len(prompts) > 1:
+            raise torch.OutOfMemoryError("alloc")
+        return real(prompts, sampling)
+
+    monkeypatch.setattr(upstream, "_run", small)
+    collect(upstream, CHATS[:4], Sampling(max_new_tokens=4))
+    assert len(alive) == 7
+    assert not any(alive)
 
 
 def test_hf_without_a_chat_template_reads_role_lines(upstream, monkeypatch) -> None:

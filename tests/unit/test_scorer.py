@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
+import weakref
 
 import pytest
 import torch
@@ -170,13 +171,23 @@ def test_memory_and_other_failures(tokenizer, monkeypatch) -> None:
     expected = scored(scorer)
     forward = model.forward
 
+    held, alive = [], []
+
+    class Cache:
+        pass
+
     def small(input_ids, **more):
+        alive.append(sum(ref() is not None for ref in held))
+        cache = Cache()
+        held.append(weakref.ref(cache))
         if len(input_ids) > 1:
             raise torch.OutOfMemoryError("alloc")
         return forward(input_ids=input_ids, **more)
 
     monkeypatch.setattr(model, "forward", small)
     halved = scored(scorer)
+    assert len(alive) > 2
+    assert not any(alive), "a failed pass holds nothing while half of it is tried"
     assert [s["reward"] for s in halved] == pytest.approx([s["reward"] for s in expected], abs=1e-5)
     monkeypatch.setattr(model, "forward", lambda **_: (_ for _ in ()).throw(torch.OutOfMemoryError("alloc")))
     with pytest.raises(OutOfMemoryError, match="one answer of"):

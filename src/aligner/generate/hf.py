@@ -47,13 +47,17 @@ def load_causal_lm(
     options = {} if quantize == "none" else {**_quantized(quantize, place, dtype), "device_map": {"": place}}
     tokenizer = load_tokenizer(name)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(name), dtype=dtype if dtype == "auto" else getattr(torch, dtype), **options
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            str(name), dtype=dtype if dtype == "auto" else getattr(torch, dtype), output_loading_info=True, **options
         )
     except (torch.OutOfMemoryError, MemoryError) as e:
         raise OutOfMemoryError(f"{name}: the model does not fit into the memory of {place}") from e
     except Exception as e:
         raise CheckpointError(f"{name}: the model cannot be loaded ({_first_line(e)})") from e
+    if loading["missing_keys"]:
+        missing = ", ".join(sorted(loading["missing_keys"])[:3])
+        raise CheckpointError(f"{name}: not all weights of a language model ({missing} would be random); give a causal "
+                              "language model's checkpoint")  # fmt: skip
     if weight_bits(model.config) in ("int8", "int4"):
         return model.eval(), tokenizer  # it stands on its device already, and may not be moved
     try:
@@ -138,6 +142,16 @@ def model_context(name: str | Path) -> int:
         CheckpointError: there is none.
     """
     return int(getattr(_load_config(name).get_text_config(), "max_position_embeddings", None) or 1 << 30)
+
+
+def model_vocabulary(name: str | Path) -> int | None:
+    """Ids that a model has embeddings for, from its configuration; None where that does not say.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    size = getattr(_load_config(name).get_text_config(), "vocab_size", None)
+    return None if size is None else int(size)
 
 
 def _load_config(name: str | Path) -> Any:
@@ -246,6 +260,7 @@ class HFGenerator:
             yield batch
 
     def _answer(self, batch: list[tuple[int, list[int]]], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
+        outputs: list[list[int]] | None = None
         try:
             outputs = self._run([ids for _, ids in batch], sampling)
         except (torch.OutOfMemoryError, MemoryError) as e:
@@ -253,12 +268,13 @@ class HFGenerator:
                 raise GenerationError(
                     f"{self.name}: not enough memory for one prompt of {len(batch[0][1])} tokens"
                 ) from e
+        except RuntimeError as e:
+            raise GenerationError(f"{self.name}: generation failed ({_first_line(e)})") from e
+        if outputs is None:  # only here is the error gone, and with it what the failed pass held
             middle = len(batch) // 2
             yield from self._answer(batch[:middle], sampling)
             yield from self._answer(batch[middle:], sampling)
             return
-        except RuntimeError as e:
-            raise GenerationError(f"{self.name}: generation failed ({_first_line(e)})") from e
         stops = self.stop_ids()
         for (i, prompt), output in zip(batch, outputs, strict=True):
             end = next((k for k, token in enumerate(output) if token in stops), None)

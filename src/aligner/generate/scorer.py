@@ -180,7 +180,7 @@ class RewardScorer:
 
             try:
                 return _Text(list(self.tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]))
-            except (TemplateError, ValueError) as e:
+            except (TemplateError, ValueError, TypeError, LookupError, AttributeError) as e:
                 roles = ", ".join(m["role"] for m in messages)
                 raise GenerationError(
                     f"{self.name}: the scoring model's chat template takes no conversation of {roles} ({e})"
@@ -214,15 +214,18 @@ class RewardScorer:
         inputs["attention_mask"] = padded([[1] * len(t.ids) for t in texts], 0)
         if any(t.segments is not None for t in texts):
             inputs["token_type_ids"] = padded([t.segments or [] for t in texts], 0)
+        logits: torch.Tensor | None = None
         try:
             logits = self.model(**inputs).logits
         except (torch.OutOfMemoryError, MemoryError) as e:
             if len(texts) == 1:
                 raise OutOfMemoryError(f"{self.name}: not enough memory for one answer of {width} tokens") from e
-            middle = len(texts) // 2
-            return self._run(texts[:middle]) + self._run(texts[middle:])
         except RuntimeError as e:
             raise GenerationError(f"{self.name}: scoring failed ({str(e).splitlines()[0]})") from e
+        if logits is None:  # only here is the error gone, and with it what the failed pass held
+            del inputs
+            middle = len(texts) // 2
+            return self._run(texts[:middle]) + self._run(texts[middle:])
         rows: list[list[float]] = logits.float().cpu().tolist()
         return rows
 

@@ -12,7 +12,7 @@ from accelerate import PartialState
 
 from aligner.correct.card import AlignerCard
 from aligner.errors import CheckpointError, ConfigError, DataError
-from aligner.generate.hf import default_device, load_causal_lm, load_tokenizer, model_context
+from aligner.generate.hf import default_device, load_causal_lm, load_tokenizer, model_context, model_vocabulary
 from aligner.rows import storage_errors, write_atomic
 from aligner.runs import (
     Lineage,
@@ -88,18 +88,19 @@ class Base:
         return load_causal_lm(config.model, dtype="float32")[0].train()
 
 
-def check_base(config: RunSettings, tokenizer: str | None = None) -> None:
-    """Find out, without loading a model, whether what a run starts from is there and fits.
+def check_base(config: RunSettings, tokenizer: str | None = None) -> Any:
+    """Find out, without loading a model, whether what a run starts from is there and fits; gives its tokenizer.
 
     Raises:
-        CheckpointError: there is no model or tokenizer, or what it was made from cannot be read.
+        CheckpointError: there is no model or tokenizer, these do not fit, or what it was made from cannot be read.
         ConfigError: `max_length` is more than the model takes.
     """
     if tokenizer is not None:
         _load_bare(tokenizer)
     if config.model is None:
-        return
-    load_tokenizer(config.model)
+        return None
+    own = _padded(load_tokenizer(config.model))
+    _check_ids(own, config.model)
     context = model_context(config.model)
     # Positions that the model does not have are an index error deep in a library, or nonsense learned.
     if config.max_length > context:
@@ -108,6 +109,19 @@ def check_base(config: RunSettings, tokenizer: str | None = None) -> None:
             f"set max_length to {context} or less"
         )
     _made_from(config.model)
+    return own
+
+
+def _check_ids(tokenizer: Any, name: str) -> None:
+    if tokenizer.pad_token_id is None:
+        raise CheckpointError(f"{name}: its tokenizer has neither a pad nor an end token; set eos_token in its "
+                              "tokenizer_config.json")  # fmt: skip
+    size = model_vocabulary(name)
+    if size is not None and (beyond := [t for t in tokenizer.all_special_ids if t >= size]):
+        token = tokenizer.convert_ids_to_tokens(beyond[0])
+        raise CheckpointError(f"{name}: the model has embeddings for {size} ids, and {token} of its tokenizer is id "
+                              f"{beyond[0]}; enlarge the embeddings and save the model, or take out the "
+                              "token")  # fmt: skip
 
 
 def save_lineage(directory: Path, lineage: Lineage) -> None:

@@ -93,7 +93,8 @@ class RunSettings(Config):
     scratch: Scratch | None = None
     """Start from nothing: a new model and tokenizer. Exactly one of `model` and `scratch` is given."""
     max_length: int = Field(default=2048, ge=16)
-    """Tokens of prompt and completion; longer rows are dropped and counted, never cut."""
+    """Tokens of prompt and completion. Longer rows lose the oldest turns of their questions, and are dropped where that
+    is not enough; both are counted, and no text is cut."""
     held_out: float = Field(default=0.02, ge=0, lt=1)
     """Share of the questions that is kept out of training and measured."""
     held_out_rows: int = Field(default=2000, ge=1)
@@ -135,9 +136,9 @@ class TrainConfig(RunSettings):
     request: str | None = None
     """The chat format's turn after the answer; left out: the package's own, and an empty one for a model from
     scratch."""
-    unit: Literal["answer", "sentence"] = "answer"
-    """sentence: learn to correct the next sentence after what was corrected before it, on rows made by aligning each
-    triplet; for `aligner serve --sentences`."""
+    unit: Literal["answer", "sentence"] | None = None
+    """Left out: as the corrector to start from has it, else whole answers. sentence: learn to correct the next sentence
+    after what was corrected before it, on rows made by aligning each triplet; for `aligner serve --sentences`."""
     samples: int = Field(default=20, ge=0)
     """Held-out rows per source that are corrected at the end and shown in the report."""
     gate: bool = True

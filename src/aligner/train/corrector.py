@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from aligner.correct.aligner import Aligner
 from aligner.correct.card import AlignerCard
-from aligner.errors import DataError
+from aligner.errors import ConfigError, DataError
+from aligner.evaluate.loading import free_memory
 from aligner.prompts import PromptFormat
 from aligner.rows import storage_errors
 from aligner.runs import Existing, RunDir, lineage_to_json
@@ -36,7 +38,8 @@ def run(config: TrainConfig, existing: Existing = "refuse") -> RunDir:
         Interrupted: Ctrl-C; a checkpoint was written.
     """
     files, mix = data_files(config.data), data_files(config.mix, "mix")
-    inputs = Inputs(files=[*files, *mix], rows=chain(read_triplets(*files), read_text_rows(*mix)))
+    rows = chain(read_triplets(*files), read_text_rows(*mix))
+    inputs = Inputs(files=[*files, *mix], rows=rows, ready=partial(_prompt, config))
     return run_session(config, existing, inputs, lambda session: _train(session, files, mix))
 
 
@@ -63,16 +66,24 @@ def _train(session: Session[TrainConfig], files: list[Path], mix: list[Path]) ->
 
 
 def _prompt(config: TrainConfig, tokenizer: Any) -> PromptFormat:
-    return replace(_layout(config, tokenizer), unit=config.unit)
+    card = AlignerCard.load(config.model) if config.model is not None else None
+    parent = None if card is None else card.prompt
+    unit = config.unit or ("answer" if parent is None else parent.unit)
+    return replace(_layout(config, tokenizer, parent), unit=unit)
 
 
-def _layout(config: TrainConfig, tokenizer: Any) -> PromptFormat:
+def _layout(config: TrainConfig, tokenizer: Any, parent: PromptFormat | None) -> PromptFormat:
     given = {name: getattr(config, name) for name in ("instruction", "request")}
     given = {name: text for name, text in given.items() if text is not None}
-    if config.prompt is None and not given and config.model is not None:
-        parent = AlignerCard.load(config.model)
-        if parent is not None:
-            return parent.prompt
+    if config.prompt is None and parent is not None:
+        if not given:
+            return parent
+        if parent.name != "chat":
+            raise ConfigError(f"'{next(iter(given))}' belongs to the chat format, and {config.model} was trained with "
+                              f"{parent.name}; leave it out, or name 'prompt: chat' to train another")  # fmt: skip
+        if len(given) == 1:
+            raise ConfigError(f"'{next(iter(given))}' alone would change half of the prompt that {config.model} was "
+                              "trained with; give both 'instruction' and 'request', or neither")  # fmt: skip
     if config.scratch is not None and config.prompt in (None, "chat"):
         # A model that has never read a word gains nothing from an instruction and pays for it in every row.
         given = {"instruction": "", "request": ""} | given
@@ -87,6 +98,7 @@ def _finish(
     place = session.place_model("residual")
     (run_dir.path / "samples.jsonl").unlink(missing_ok=True)
     samples: list[dict[str, Any]] = []
+    free_memory()  # the model that was trained: it holds itself in a circle
     with Aligner.from_pretrained(place) as aligner, run_dir.samples() as writer:
         parameters = sum(p.numel() for p in aligner.model.parameters())
         if config.samples:
@@ -95,7 +107,7 @@ def _finish(
                 row = sample_row(triplet, correction)
                 writer.write(row)
                 samples.append(row)
-        gate = _calibrated(aligner, held_out, place) if config.gate and config.unit == "answer" else None
+        gate = _calibrated(aligner, held_out, place) if config.gate and aligner.card.prompt.unit == "answer" else None
         lineage = lineage_to_json(aligner.card.lineage)
     session.finish(
         {

@@ -109,7 +109,9 @@ def encode_row(
         return None
     differs = weigh_edits and triplet.answer != triplet.correction
     found = edited(prompt.encode_correction(codec, triplet.answer), completion) if differs else ()
-    return EncodedRow(ids=(*encoded.ids, *completion), prompt_length=len(encoded.ids), edited=found)
+    return EncodedRow(
+        ids=(*encoded.ids, *completion), prompt_length=len(encoded.ids), edited=found, left_out=encoded.dropped_turns
+    )
 
 
 def prepare(
@@ -174,11 +176,16 @@ def _write_triplets(
                     if not prepared.train:
                         too_long.longest = max(too_long.longest, _needed(row, prompt, codec))
                 else:
+                    if encoded.left_out:
+                        prepared.dropped["old_turns"] += encoded.left_out
                     writers["residual"].write(encoded)
             if not any(encoded is not None for _, encoded in rows):
                 continue
             prepared.train += 1
             if not in_warmup(triplet, config):
+                continue
+            if not triplet.answer.strip():
+                prepared.dropped["identity_blank"] += 1  # it would teach to write nothing
                 continue
             identities = [_encoded(r, prompt, codec, config) for r in training_rows(triplet.identity(), prompt)]
         except PromptError as e:

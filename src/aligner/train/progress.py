@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import torch
+from accelerate import PartialState
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
@@ -110,7 +112,7 @@ class StageProgress(TrainerCallback):
             begin = time.monotonic()
             self._evaluate(state.global_step)
             self._step_at += time.monotonic() - begin
-        if self._stop.is_set():
+        if any_stops(self._stop):
             control.should_save = control.should_training_stop = True
 
     def close(self) -> None:
@@ -138,6 +140,17 @@ def _time(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def any_stops(stop: threading.Event) -> bool:
+    """Whether one of the processes is to stop; then all of them are, so that none waits for one that is gone."""
+    state = PartialState()
+    if state.num_processes > 1:
+        flag = torch.tensor(float(stop.is_set()), device=state.device)
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+        if flag.item():
+            stop.set()
+    return stop.is_set()
 
 
 @contextmanager

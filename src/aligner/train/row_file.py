@@ -15,11 +15,12 @@ _TOGETHER = 1000  # rows handed to Arrow at once
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedRow:
     """Ids of prompt and completion together; `prompt_length` says where the completion starts, `edited` which of its
-    tokens weigh more."""
+    tokens weigh more, `left_out` how many old turns the prompt had no room for."""
 
     ids: tuple[int, ...]
     prompt_length: int
     edited: tuple[bool, ...] = ()
+    left_out: int = 0
 
     def labels(self) -> list[int]:
         """What the loss is taken on, token by token."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Generic, TypeVar
 
+import torch
 from accelerate import PartialState
 
 from aligner.errors import AlignerError, Interrupted, OutOfMemoryError, RunError
@@ -22,7 +23,7 @@ from aligner.train.config import RunSettings, Schedule
 from aligner.train.figures import cut_metrics, stage_figures
 from aligner.train.held_out import HeldOut, held_out_losses
 from aligner.train.processes import is_first, processes
-from aligner.train.progress import StageProgress, stop_on_interrupt
+from aligner.train.progress import StageProgress, any_stops, stop_on_interrupt
 from aligner.train.sft import (
     Resources,
     bf16_is_fast,
@@ -47,11 +48,13 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What a run is about to read: its files, all of their rows, and a tokenizer where one is named."""
+    """What a run is about to read: its files, all of their rows, and a tokenizer where one is named; `ready` is called
+    with the tokenizer of the model that it starts from, and raises where the two do not go together."""
 
     files: Sequence[Path]
     rows: Iterable[object]
     tokenizer: str | None = None
+    ready: Callable[[Any], object] | None = None
 
 
 def run_session(config: C, existing: Existing, inputs: Inputs, work: Callable[[Session[C]], None]) -> RunDir:
@@ -66,6 +69,8 @@ def run_session(config: C, existing: Existing, inputs: Inputs, work: Callable[[S
         OutOfMemoryError: memory ran out; the message says how to go on.
     """
     state = processes()
+    if (spare := torch.cuda.device_count() - 1) > 0 and state.num_processes == 1:
+        say(f"one GPU is used, and {spare} more could be: start with `accelerate launch`")
     if existing != "resume" or RunDir(config.out).result() is None:
         _check(config, existing, inputs, state)
     with state.main_process_first():
@@ -93,7 +98,9 @@ def _check(config: RunSettings, existing: Existing, inputs: Inputs, state: Parti
     check_apart(config.out, [*inputs.files, config.model, inputs.tokenizer])
     if state.is_main_process:
         RunDir.check_place(config.out, existing)
-    check_base(config, inputs.tokenizer)
+    tokenizer = check_base(config, inputs.tokenizer)
+    if tokenizer is not None and inputs.ready is not None:
+        inputs.ready(tokenizer)
     if config.lora is not None:
         peft_config(config.lora)
     if existing == "overwrite" and state.is_main_process and RunDir(config.out).config_path.is_file():
@@ -121,17 +128,22 @@ class Session(Generic[C]):
         """Note what the run was started with beyond its configuration; resuming with anything else is refused.
 
         Raises:
-            RunError: the data, the base model or the arithmetic is another than at the start.
+            RunError: the data, the base model, the arithmetic or the number of processes is another than at the start.
         """
         path = self.run_dir.path / "resolved.json"
+        count = self.state.num_processes
         with self.state.main_process_first():
-            now = {"bf16": self.resources.bf16, "lineage": lineage_to_json(lineage)}
+            now = {"bf16": self.resources.bf16, "processes": count, "lineage": lineage_to_json(lineage)}
             if not path.is_file():
                 write_atomic(path, json.dumps(now, indent=2) + "\n")
         before = json.loads(path.read_text(encoding="utf-8"))
         if before["bf16"] != now["bf16"]:
             raise RunError(f"{self.run_dir.path}: was started in {'bf16' if before['bf16'] else 'fp32'}, which this "
                            "machine would not choose; start anew with --overwrite")  # fmt: skip
+        if (started := before.get("processes", count)) != count:
+            # A step's batch is that of all of them, and so steps and schedule would be others.
+            raise RunError(f"{self.run_dir.path}: was started with {started} process{'es' * (started != 1)}, and these "
+                           f"are {count}; go on with as many, or start anew with --overwrite")  # fmt: skip
         if before["lineage"] != now["lineage"]:
             old = {(a["role"], a["name"], a["hash"]) for a in before["lineage"]}
             changed = [a.name for a in lineage if (a.role, a.name, a.hash) not in old]
@@ -184,7 +196,7 @@ class Session(Generic[C]):
                         save_beside(model, directory / "model")
                     write_atomic(done, json.dumps(record))
                 self.state.wait_for_everyone()
-                if stop.is_set():
+                if any_stops(stop):
                     raise Interrupted(f"stopped after {stage.name}, which is saved; go on with --resume")
         return records
 
@@ -229,7 +241,7 @@ class Session(Generic[C]):
                 )
             finally:
                 progress.close()
-            if stop.is_set():
+            if any_stops(stop):
                 raise Interrupted(f"stopped at step {result.steps} of {name}; the last checkpoint is "
                                   f"{last_whole_checkpoint(directory)}; go on with --resume")  # fmt: skip
             model = result.model

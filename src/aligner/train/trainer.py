@@ -40,10 +40,11 @@ def trainer_class() -> Any:
             TRL's chunked kernel saves an accelerator's memory by computing logits twice, in fp32 where there is no
             Triton: on a CPU that is half of a small model's step. Here the output layer runs once, in the model's
             arithmetic, on the positions that have a label; and so on any device where edited tokens weigh more, which
-            TRL's kernel cannot do.
+            TRL's kernel cannot do. A mixture of experts, whose router has a loss too, is left to TRL.
             """
             plain, marked = unmark(inputs["labels"])
-            if return_outputs or (inputs["input_ids"].device.type != "cpu" and self.edit_weight == 1):
+            elsewhere = inputs["input_ids"].device.type != "cpu" and self.edit_weight == 1
+            if return_outputs or elsewhere or self.aux_loss_enabled:
                 inputs = {**inputs, "labels": plain}
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             labels = plain[:, 1:]
