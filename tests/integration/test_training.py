@@ -366,6 +366,7 @@ def test_from_a_checkpoint_with_its_lineage_and_held_out_curve(tmp_path, data, f
         scratch=None,
         model=str(finished / "model"),
         instruction="Correct it.",
+        request="",
         evaluate_every=10,
         gradient_checkpointing=True,
         keep_checkpoints=True,

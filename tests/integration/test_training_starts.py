@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import transformers
 
-from aligner.errors import CheckpointError, ConfigError, PromptError, RunError
+from aligner.errors import CheckpointError, ConfigError, DataError, PromptError, RunError
+from aligner.evaluate.config import EvalConfig
 from aligner.generate.hf import load_causal_lm, load_tokenizer
 from aligner.prompts import PromptFormat
 from aligner.tokens import TextCodec
@@ -150,6 +151,20 @@ def test_what_is_left_out_of_rows_is_counted(tmp_path, finished) -> None:
     assert 0 < turns < 9
     assert dict(prepared.dropped) == {"identity_blank": 1}
     assert (len(prepared.stages["residual"]), len(prepared.stages["warmup"])) == (3, 2)
+
+
+def test_places_are_written_as_the_files_are(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RUNS", str(tmp_path / "runs"))
+    config = TrainConfig.from_dict({"data": ["x"], "out": "$RUNS/a", "model": "~/base"}, where="x")
+    assert (config.out, config.model) == (tmp_path / "runs/a", str(tmp_path / "base"))
+    assert TrainConfig.from_dict({"data": ["x"], "out": "~/a", "model": "me/base"}, where="x").model == "me/base"
+    with pytest.raises(DataError, match="out: '\\$NOWHERE/a' uses an environment variable that is not set"):
+        TrainConfig.from_dict({"data": ["x"], "out": "$NOWHERE/a", "scratch": {}}, where="x")
+    task = {"name": "t", "file": "t.jsonl", "dimensions": ["helpful"]}
+    values = {"out": "~/e", "tasks": [task], "upstreams": [{"name": "u", "answers": "a.jsonl"}], "correctors": [{"name": "c", "corrections": "c.jsonl"}],
+              "judge": {"call": "a:b"}}  # fmt: skip
+    assert EvalConfig.from_dict(values, where="x").out == tmp_path / "e"
 
 
 def test_all_processes_stop_where_one_is_told_to(tmp_path, data) -> None:

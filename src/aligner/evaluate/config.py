@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from aligner.config import Config
+from aligner.config import Config, expand
 from aligner.correct.guards import GuardPolicy
 from aligner.evaluate.formats import FORMATS, QUESTION, FormatName
 from aligner.types import Sampling
@@ -261,6 +261,11 @@ class EvalConfig(EvalSettings):
     correctors: tuple[CorrectorSpec, ...] = Field(min_length=1)
     judge: JudgeSpec | None = None
     """Left out where `run` is handed one."""
+
+    @field_validator("out")
+    @classmethod
+    def _expand_out(cls, place: Path) -> Path:
+        return expand(place, "out")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from aligner.config import Config
+from aligner.config import Config, expand
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -111,6 +111,16 @@ class RunSettings(Config):
     keep_checkpoints: bool = False
     """Keep each stage's checkpoints and model when the run is done."""
     seed: int = Field(default=42, ge=0, lt=2**32)
+
+    @field_validator("out")
+    @classmethod
+    def _expand_out(cls, place: Path) -> Path:
+        return expand(place, "out")
+
+    @field_validator("model")
+    @classmethod
+    def _expand_model(cls, name: str | None) -> str | None:
+        return str(expand(name, "model")) if name is not None and name.startswith(("~", "$")) else name
 
     @model_validator(mode="after")
     def _check_start(self) -> Self:
