@@ -313,6 +313,32 @@ def test_judging_in_a_batch_equals_judging_live(tmp_path, capsys, monkeypatch, m
     assert contents(config.out) == expected
 
 
+def test_a_batch_looks_into_the_judges_own_file_of_answers(tmp_path) -> None:
+    """What is there is not asked and paid for again, and answers of a batch go where a later run looks for them."""
+
+    def said(body: dict[str, Any]) -> str:
+        return seen_in(body).say(fewer_bad(seen_in(body)))
+
+    requests, answers = tmp_path / "requests.jsonl", tmp_path / "answers.jsonl"
+    with serving(said) as api:
+        own = {"responses": str(tmp_path / "own.sqlite")}
+        expected = contents(run(judged_config(tmp_path, api.url, {"out": tmp_path / "live"}, **own)).path)
+        config = judged_config(tmp_path, api.url, {"out": tmp_path / "batch"}, **own)
+        run(config.model_copy(update={"batch_out": requests}))
+        assert requests.read_text() == "", "all of it was answered"
+        answers.write_text('{"custom_id": 7}\n')
+        assert contents(run(config.model_copy(update={"batch_in": (answers,)}), "resume").path) == expected
+
+        fresh = {"responses": str(tmp_path / "fresh.sqlite")}
+        config = judged_config(tmp_path, api.url, {"out": tmp_path / "second"}, **fresh)
+        run(config.model_copy(update={"batch_out": requests}))
+        answer_batch(requests, answers, said)
+        assert contents(run(config.model_copy(update={"batch_in": (answers,)}), "resume").path) == expected
+        before = len(api.requests)
+        run(judged_config(tmp_path, api.url, {"out": tmp_path / "third"}, **fresh))
+        assert len(api.requests) == before
+
+
 def test_a_batch_with_gaps_is_unscored_there_and_can_be_filled(tmp_path) -> None:
     with serving(by(fewer_bad)) as api:
         config = judged_config(tmp_path, api.url)

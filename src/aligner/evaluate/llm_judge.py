@@ -113,6 +113,11 @@ class LLMJudge:
         spent = self.api.spent
         return {"asked": spent.asked, "from_store": spent.from_store, **asdict(spent.usage)}
 
+    @property
+    def own_store(self) -> ResponseStore | None:
+        """The file of answers that it was made with; None where it looks into the run's."""
+        return self._own[1]
+
     def prepare(self, *, seed: int, store: ResponseStore | None = None, api: ChatApi | None = None) -> None:
         """Told by a run before it starts: its seed and store, where the judge has none of its own; and another `api`
         to ask, such as the answers of a batch."""
@@ -173,7 +178,7 @@ class LLMJudge:
 
 
 def decide(dimension: str, replies: Sequence[tuple[Ask, Completion]]) -> Verdict:
-    """What the replies to the orders of one dimension come to. One that was cut off has no verdict, whatever it holds."""
+    """What the replies to the orders of one dimension come to. One that was cut off has no verdict."""
     usage = sum((reply.usage for _, reply in replies), Usage())
     empty = Verdict(dimension=dimension, winner=None, usage=usage)
     for _, reply in replies:
