@@ -247,6 +247,20 @@ def test_a_judge_that_only_fails_stops_the_run(tmp_path) -> None:
         run(judged_config(tmp_path, api.url), "overwrite")
 
 
+def test_a_dimension_that_the_judge_has_no_prompt_for_is_refused_before_anything_is_asked(tmp_path, capsys) -> None:
+    with serving(by(fewer_bad)) as api:
+        config = judged_config(tmp_path, api.url)
+        tasks = (config.tasks[0], config.tasks[1].model_copy(update={"dimensions": ("helpful", "harmles")}))
+        config.model_copy(update={"tasks": tasks}).save(tmp_path / "c.yaml")
+        assert main(["eval", str(tmp_path / "c.yaml")]) == 2
+        told = capsys.readouterr().err
+        assert "task 'two': the judge has no prompt for 'harmles' (did you mean 'harmless'?); give the task" in told
+        with pytest.raises(ConfigError, match=r"task 'two': .* 'harmless' \(known: helpful\)"):
+            run(judged_config(tmp_path, api.url, dimensions=["helpful"]))
+        assert not config.out.exists()
+        assert api.requests == []
+
+
 def test_changed_prompts_are_another_run(tmp_path) -> None:
     prompts = tmp_path / "prompts"
     prompts.mkdir()

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from aligner.config import nearest
 from aligner.errors import ConfigError
 from aligner.evaluate.judge_prompt import Choice, JudgePrompt, code_of, load_prompts, read_verdict
 from aligner.generate.chat_api import Body, ChatApi, chat_body, request_key
@@ -101,6 +102,19 @@ class LLMJudge:
         """What a report says of the judge."""
         prices = None if self.prices is None else {"input": self.prices.input, "output": self.prices.output}
         return {"model": self.model, "url": self.api.url, "orders": self.orders, "prices": prices}
+
+    def check_dimensions(self, dimensions: Mapping[str, Sequence[str]]) -> None:
+        """Told by a run before anything is asked: the dimensions of each task.
+
+        Raises:
+            ConfigError: one has no prompt, and would stay unscored.
+        """
+        for task, names in dimensions.items():
+            for name in names:
+                if name not in self.prompts:
+                    raise ConfigError(f"task '{task}': the judge has no prompt for '{name}' "
+                                      f"({nearest(name, list(self.prompts))}); give the task 'dimensions' that the judge "
+                                      f"has, or the judge a {name}.txt in its 'prompts'")  # fmt: skip
 
     def cost(self, usage: Usage) -> float | None:
         """What tokens cost; None where no prices are known."""
