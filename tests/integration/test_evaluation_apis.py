@@ -83,6 +83,24 @@ def test_an_upstream_behind_an_address_is_asked_once(tmp_path, monkeypatch) -> N
     assert not (tmp_path / "third").exists()
 
 
+def test_answers_that_were_cut_or_hold_reasoning_are_counted(tmp_path, capsys) -> None:
+    said = {"question 0?": ("goo", "length"), "question 1?": ("\n<think>hm</think>good", "stop"),
+            "question 2?": ("<think>hm", "length")}  # fmt: skip
+    corrections = [{"id": f"q{i}", "task": t, "upstream": "a", "correction": "good"}
+                   for t in ("one", "two") for i in range(4)]  # fmt: skip
+    with serving(lambda body: Reply(body=completion(*said.get(body["messages"][0]["content"], (" ", "stop"))))) as api:
+        spec = {"name": "a", "url": api.url, "served_model": "big"}
+        config = stored_config(tmp_path, upstreams=[spec], responses=tmp_path / "r.sqlite")
+        (tmp_path / "corrections.jsonl").write_text("".join(json.dumps(row) + "\n" for row in corrections))
+        config.save(tmp_path / "c.yaml")
+        assert main(["eval", str(tmp_path / "c.yaml")]) == 0
+    upstream = json.loads((config.out / "result.json").read_text())["upstreams"][0]
+    assert (upstream["blank"], upstream["cut"], upstream["reasoning"]) == (2, 4, 4), "each in both tasks"
+    told = capsys.readouterr().err
+    assert "cut off at their longest length" in told
+    assert "begin with their reasoning" in told
+
+
 def test_a_judge_behind_an_address(tmp_path) -> None:
     with serving(by(lambda seen: fewer_bad(seen) if seen.dimension == "helpful" else "A")) as api:
         config = judged_config(tmp_path, api.url, prices={"input": 1.0, "output": 2.0})

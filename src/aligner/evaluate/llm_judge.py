@@ -113,8 +113,8 @@ class LLMJudge:
             for name in names:
                 if name not in self.prompts:
                     raise ConfigError(f"task '{task}': the judge has no prompt for '{name}' "
-                                      f"({nearest(name, list(self.prompts))}); give the task 'dimensions' that the judge "
-                                      f"has, or the judge a {name}.txt in its 'prompts'")  # fmt: skip
+                                      f"({nearest(name, list(self.prompts))}); give the task 'dimensions' that the "
+                                      f"judge has, or the judge a {name}.txt in its 'prompts'")  # fmt: skip
 
     def cost(self, usage: Usage) -> float | None:
         """What tokens cost; None where no prices are known."""

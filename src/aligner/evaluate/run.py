@@ -109,7 +109,7 @@ class _Evaluation:
         self.answers: dict[str, Store] = {}
         self.corrections: dict[tuple[str, str], Store] = {}
         self.verdicts: dict[tuple[str, str], Store] = {}
-        self.blank: dict[str, int] = {}
+        self.odd: dict[str, answering.OddAnswers] = {}
         self.planted = Planted(config, run_dir, suite) if config.planted else None
 
     def run(self) -> None:
@@ -146,7 +146,7 @@ class _Evaluation:
             corrections=self.corrections,
             verdicts=self.verdicts,
             planted=self.planted,
-            blank=self.blank,
+            odd=self.odd,
             failed={
                 "answers": sum(len(s.failed) for s in self.answers.values()),
                 "corrections": sum(len(s.failed) for s in self.corrections.values()),
@@ -193,7 +193,7 @@ class _Evaluation:
             else:
                 self._ask(spec, store)
                 free_memory()
-            self.blank[spec.name] = answering.check_answers(spec.name, self.suite, store)
+            self.odd[spec.name] = answering.check_answers(spec.name, self.suite, store)
         finally:
             store.close()
 
