@@ -83,6 +83,24 @@ def test_an_upstream_behind_an_address_is_asked_once(tmp_path, monkeypatch) -> N
     assert not (tmp_path / "third").exists()
 
 
+def test_answers_that_were_cut_or_hold_reasoning_are_counted(tmp_path, capsys) -> None:
+    said = {"question 0?": ("goo", "length"), "question 1?": ("\n<think>hm</think>good", "stop"),
+            "question 2?": ("<think>hm", "length")}  # fmt: skip
+    corrections = [{"id": f"q{i}", "task": t, "upstream": "a", "correction": "good"}
+                   for t in ("one", "two") for i in range(4)]  # fmt: skip
+    with serving(lambda body: Reply(body=completion(*said.get(body["messages"][0]["content"], (" ", "stop"))))) as api:
+        spec = {"name": "a", "url": api.url, "served_model": "big"}
+        config = stored_config(tmp_path, upstreams=[spec], responses=tmp_path / "r.sqlite")
+        (tmp_path / "corrections.jsonl").write_text("".join(json.dumps(row) + "\n" for row in corrections))
+        config.save(tmp_path / "c.yaml")
+        assert main(["eval", str(tmp_path / "c.yaml")]) == 0
+    upstream = json.loads((config.out / "result.json").read_text())["upstreams"][0]
+    assert (upstream["blank"], upstream["cut"], upstream["reasoning"]) == (2, 4, 4), "each in both tasks"
+    told = capsys.readouterr().err
+    assert "cut off at their longest length" in told
+    assert "begin with their reasoning" in told
+
+
 def test_a_judge_behind_an_address(tmp_path) -> None:
     with serving(by(lambda seen: fewer_bad(seen) if seen.dimension == "helpful" else "A")) as api:
         config = judged_config(tmp_path, api.url, prices={"input": 1.0, "output": 2.0})
@@ -247,6 +265,20 @@ def test_a_judge_that_only_fails_stops_the_run(tmp_path) -> None:
         run(judged_config(tmp_path, api.url), "overwrite")
 
 
+def test_a_dimension_that_the_judge_has_no_prompt_for_is_refused_before_anything_is_asked(tmp_path, capsys) -> None:
+    with serving(by(fewer_bad)) as api:
+        config = judged_config(tmp_path, api.url)
+        tasks = (config.tasks[0], config.tasks[1].model_copy(update={"dimensions": ("helpful", "harmles")}))
+        config.model_copy(update={"tasks": tasks}).save(tmp_path / "c.yaml")
+        assert main(["eval", str(tmp_path / "c.yaml")]) == 2
+        told = capsys.readouterr().err
+        assert "task 'two': the judge has no prompt for 'harmles' (did you mean 'harmless'?); give the task" in told
+        with pytest.raises(ConfigError, match=r"task 'two': .* 'harmless' \(known: helpful\)"):
+            run(judged_config(tmp_path, api.url, dimensions=["helpful"]))
+        assert not config.out.exists()
+        assert api.requests == []
+
+
 def test_changed_prompts_are_another_run(tmp_path) -> None:
     prompts = tmp_path / "prompts"
     prompts.mkdir()
@@ -311,6 +343,32 @@ def test_judging_in_a_batch_equals_judging_live(tmp_path, capsys, monkeypatch, m
         answer_batch(requests, place, said)
     assert main(["eval", str(path), "--resume", "--batch-in", *map(str, answers)]) == 0
     assert contents(config.out) == expected
+
+
+def test_a_batch_looks_into_the_judges_own_file_of_answers(tmp_path) -> None:
+    """What is there is not asked and paid for again, and answers of a batch go where a later run looks for them."""
+
+    def said(body: dict[str, Any]) -> str:
+        return seen_in(body).say(fewer_bad(seen_in(body)))
+
+    requests, answers = tmp_path / "requests.jsonl", tmp_path / "answers.jsonl"
+    with serving(said) as api:
+        own = {"responses": str(tmp_path / "own.sqlite")}
+        expected = contents(run(judged_config(tmp_path, api.url, {"out": tmp_path / "live"}, **own)).path)
+        config = judged_config(tmp_path, api.url, {"out": tmp_path / "batch"}, **own)
+        run(config.model_copy(update={"batch_out": requests}))
+        assert requests.read_text() == "", "all of it was answered"
+        answers.write_text('{"custom_id": 7}\n')
+        assert contents(run(config.model_copy(update={"batch_in": (answers,)}), "resume").path) == expected
+
+        fresh = {"responses": str(tmp_path / "fresh.sqlite")}
+        config = judged_config(tmp_path, api.url, {"out": tmp_path / "second"}, **fresh)
+        run(config.model_copy(update={"batch_out": requests}))
+        answer_batch(requests, answers, said)
+        assert contents(run(config.model_copy(update={"batch_in": (answers,)}), "resume").path) == expected
+        before = len(api.requests)
+        run(judged_config(tmp_path, api.url, {"out": tmp_path / "third"}, **fresh))
+        assert len(api.requests) == before
 
 
 def test_a_batch_with_gaps_is_unscored_there_and_can_be_filled(tmp_path) -> None:

@@ -52,6 +52,18 @@ def test_a_file_has_so_many_lines_at_most(tmp_path, store, count, expected) -> N
     assert keys == [ask.key for ask in asks(count)]
 
 
+@pytest.mark.parametrize(("count", "left"), [(9, 3), (4, 2), (3, 0), (0, 0)])
+def test_parts_of_an_earlier_time_are_removed(tmp_path, store, count, left) -> None:
+    folder = tmp_path / "b"
+    write_requests(folder / "r.jsonl", asks(9), store, most_lines=3)
+    (folder / "r-4.jsonl").write_text('{"custom_id": "k0", "response": null}\n')
+    (folder / "r-old.jsonl").write_text("mine")
+    files = write_requests(folder / "r.jsonl", asks(count), store, most_lines=3)
+    parts = {f"r-{n}.jsonl" for n in range(1, left + 1)} or {"r.jsonl"}
+    assert {path.name for path in files} == parts
+    assert names(folder) == parts | {"r-4.jsonl", "r-old.jsonl"}, "nothing goes but requests"
+
+
 def test_a_file_has_so_many_bytes_at_most(tmp_path, store) -> None:
     long = asks(1, "é" * 500)[0]
     given = [*asks(7), Ask(dimension="helpful", swapped=False, code="c", body=long.body, key="long"), *asks(9)]

@@ -125,6 +125,11 @@ def test_what_counts_as_a_verdict() -> None:
         f"Verdict-{code[:-1]}: A", "Verdict-abcdefghjkmp: A", f"> Verdict-{code}: A", f"Verdict-{code}:\nA",
     ):  # fmt: skip
         assert read_verdict(text, code) is None, text
+    line = f"\nVerdict-{code}: "
+    assert read_verdict(f"<think>a draft{line}A\nbut", code) is None, "reasoning that never ends"
+    assert read_verdict(f" <think>a draft{line}A\n</think> hm", code) is None
+    assert read_verdict(f"<think>a draft{line}A\n</think>{line}B", code) == "B"
+    assert read_verdict(f"The answer says <think>.{line}A", code) == "A", "a judge may quote the answer"
     assert read_verdict(f"Verdict-{code}: A\nVerdict-abcdefghjkmp: B\nVerdict: Equal", code) == "A"
 
 
@@ -151,13 +156,18 @@ def test_the_seed_decides_the_codes_and_the_draw_of_one_order() -> None:
             assert found.winner == "candidate"
             assert found.orders == ("candidate",)
     assert len(api.requests) == 40
-    swapped = sum(seen_in(body).a == "bad" for body in api.requests)
-    assert 8 <= swapped <= 32, "who is shown first is drawn"
+    assert {seen_in(body).a == "bad" for body in api.requests} == {True, False}, "who is shown first is drawn"
 
     def asked(made):
         return [ask.key for c, b in pairs for ask in made.asks(CHAT, c, b, ["helpful"])]
 
     assert asked(one) == asked(same) != asked(other)
+
+
+def test_in_one_order_each_is_shown_first_half_the_time() -> None:
+    made = llm_judge("http://localhost:1/v1", orders="one", seed=1)
+    drawn = [made.asks(CHAT, f"good {i}", "bad", ["helpful"])[0].swapped for i in range(10_000)]
+    assert sum(drawn) / len(drawn) == pytest.approx(0.5, abs=0.02)
 
 
 def test_what_is_no_verdict_is_unscored_and_told() -> None:
@@ -172,7 +182,18 @@ def test_what_is_no_verdict_is_unscored_and_told() -> None:
         found = verdicts(llm_judge(api.url))[0]
         assert (found.winner, found.orders) == (None, ("candidate", None)), "one order alone is no verdict"
     with serving(lambda body: Reply(body=completion("thinking …", "length"))) as api:
-        assert verdicts(llm_judge(api.url))[0].reason.startswith("the reply was cut before its verdict")
+        assert verdicts(llm_judge(api.url))[0].reason.startswith("the reply was cut off; it ends with 'thinking")
+
+
+def test_a_verdict_in_a_reply_that_was_cut_off_is_none() -> None:
+    def cut(body):
+        text = f"<think>\nDraft.\nVerdict-{seen_in(body).code}: {'A' if seen_in(body).a == 'good' else 'B'}\nBut"
+        return Reply(body=completion(text, "length"))
+
+    with serving(cut) as api:
+        found = verdicts(llm_judge(api.url))[0]
+    assert (found.winner, found.orders, found.failed) == (None, (None, None), False)
+    assert found.reason.startswith("the reply was cut off")
 
 
 @pytest.mark.parametrize("reply", [refusal(500, "out of order"), Reply(body="<html>"), Reply(delay=0.5)])

@@ -11,6 +11,8 @@ import httpx2
 import pytest
 
 from aligner.errors import ConfigError
+from aligner.report.render import render_run
+from aligner.runs import RunDir
 from tests.serving import Call, RuleCorrector, chat_chunk, chat_reply, chat_stream, standing
 
 ASK = {"model": "m", "messages": [{"role": "user", "content": "Say it."}]}
@@ -548,6 +550,9 @@ def test_shadow_returns_the_original_at_once_and_records(tmp_path) -> None:
     rows = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     assert {(r["answer"], r["correction"]) for r in rows} == {("a beta", "a omega"), ("b beta", "b omega")}
     assert "very-secret" not in "".join(p.read_text() for p in out.iterdir())
+    page = render_run(RunDir.open(out)).read_text(encoding="utf-8")
+    assert "Shadow run" in page
+    assert "recorded 2 answers in shadow mode" in page
 
 
 def test_metrics() -> None:

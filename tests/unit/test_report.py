@@ -308,6 +308,48 @@ def test_a_run_of_another_kind(tmp_path: Path) -> None:
     assert "trained" not in page.text()
 
 
+class ShadowLike(TrainLike):
+    mode: str = "shadow"
+
+
+def test_a_shadow_run(tmp_path: Path) -> None:
+    """As the gateway writes it: a correction, a copy, a kept original, and one that failed."""
+    row = {"model": "llama", "question": [{"role": "user", "content": "Where?"}], "answer": "The cat sat."}
+    rows = [
+        {**row, "correction": "The dog sat.", "reason": None, "diff": [["equal", "The "]], "edit_ratio": 0.3333},
+        {**row, "correction": "The cat sat.", "reason": None, "edit_ratio": 0.0},
+        {**row, "correction": "The cat sat.", "reason": "length"},
+        {**row, "correction": None, "reason": "correction_timeout", "error": "too slow"},
+    ]
+    made = RunDir.create(tmp_path / "run", ShadowLike())
+    (made.path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = rendered(made)
+    assert_self_contained(page)
+    assert "Shadow run" in page.text()
+    assert "The gateway recorded 4 answers in shadow mode" in page.text()
+    assert "In 1 of 3 samples the original answer was kept (the answer was cut off: 1)." in page.text()
+    (note,) = page.all("p", **{"class": "note"})
+    assert note["text"] == "1 answer has no correction (correction timeout: 1): counted here alone."
+    assert len(page.all("article")) == 3
+    assert [h["text"].split(" (")[0] for h in page.all("h3")] == [
+        "Largest edits", "Originals kept", "Answers left as they were",
+    ]  # fmt: skip
+    for words in ("not finished", "loss", "Loss", "Training", "when the run ends"):
+        assert words not in page.text(), words
+    assert not (made.path / "loss.png").exists()
+
+
+def test_a_shadow_run_that_has_recorded_nothing(tmp_path: Path) -> None:
+    page = rendered(RunDir.create(tmp_path / "run", ShadowLike()))
+    assert "The gateway recorded 0 answers in shadow mode" in page.text()
+    assert "No samples were written" in page.text()
+
+
+def test_a_null_correction_of_another_run_is_damage(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a sample without 'correction'"):
+        render_run(a_run(tmp_path / "run", rows=[{**sample(1), "correction": None}]))
+
+
 def test_an_unfinished_run_says_so_and_shows_what_there_is(tmp_path: Path) -> None:
     page = rendered(a_run(tmp_path / "run", full_metrics(), full_samples()))
     (note,) = page.all("p", **{"class": "note"})

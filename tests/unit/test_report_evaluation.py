@@ -559,11 +559,13 @@ def test_answers_made_worse_by_upstream_task_and_split(tmp_path: Path) -> None:
     assert "Made worse" not in old.text()
 
 
-def test_blank_answers_are_told(tmp_path: Path) -> None:
-    upstreams = [{**UPSTREAMS[0], "blank": 12}, {**UPSTREAMS[1], "blank": 0}]
+def test_odd_answers_are_told(tmp_path: Path) -> None:
+    upstreams = [{**UPSTREAMS[0], "blank": 12}, {**UPSTREAMS[1], "blank": 0, "cut": 3}]
     page = rendered(a_run(tmp_path / "run", a_result(upstreams=upstreams), scores()))
     notes = [e["text"] for e in page.all("p", **{"class": "note"})]
     assert f"Blank answers, corrected and judged like any other: 12 of '{UPSTREAMS[0]['name']}'." in notes
+    (cut,) = (note for note in notes if note.startswith("Answers that were cut off"))
+    assert cut.endswith(f": 3 of '{UPSTREAMS[1]['name']}'.")
 
 
 def test_pages_are_named_apart_and_within_the_run(tmp_path: Path) -> None:

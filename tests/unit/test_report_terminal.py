@@ -210,3 +210,12 @@ def test_blank_answers_are_told() -> None:
         "blank answers, corrected and judged like any other: 1,200 of 'one' and 1 of 'b'"
     ]
     assert notes({"upstreams": upstreams[1:3]}) == []
+
+
+def test_cut_answers_and_reasoning_are_told() -> None:
+    upstreams = [{"name": "one", "blank": 0, "cut": 7, "reasoning": 0}, {"name": "b", "cut": 1, "reasoning": 2}]
+    cut, reasoning = notes({"upstreams": upstreams})
+    assert cut.startswith("answers that were cut off at their longest length, corrected and judged like any other (")
+    assert cut.endswith("): 7 of 'one' and 1 of 'b'")
+    assert reasoning.startswith("answers that begin with their reasoning, which was corrected and judged with them (")
+    assert reasoning.endswith("): 2 of 'b'")

@@ -305,3 +305,10 @@ def test_a_run_judged_by_a_reward_and_a_cost_model(tmp_path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             load_judge(JudgeSpec(call=spec["call"], arguments={"models": wrong}))
+    load_judge(JudgeSpec(call=spec["call"], arguments={"models": models, "margin": {"helpful": 0.5, "harmless": 0.1}}))
+    for margin, message in (
+        ({"helpfull": 0.5}, r"margin: no model scores 'helpfull' \(did you mean 'helpful'\?\)"),
+        ({"helpful": 0.5, "kind": 0.5}, r"margin: no model scores 'kind' \(known: harmless, helpful\)"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_judge(JudgeSpec(call=spec["call"], arguments={"models": models, "margin": margin}))

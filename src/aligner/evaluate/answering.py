@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import chain
 
 from aligner.errors import DataError
@@ -47,15 +48,33 @@ def take_over(texts: Iterable[tuple[int, str | None]], store: Store) -> None:
             store.write(place, {"answer": text or "", "finish_reason": reason}, error)
 
 
-def check_answers(name: str, suite: Suite, store: Store) -> int:
-    """How many answers are blank.
+@dataclass(slots=True, kw_only=True)
+class OddAnswers:
+    """How many answers say that something is wrong with an upstream or its settings; they count like any other.
+
+    `cut` ended at their longest length, as far as that is known, and `reasoning` begin with a `<think>` block. The
+    gateway corrects neither a cut answer nor the reasoning.
+    """
+
+    blank: int = 0
+    cut: int = 0
+    reasoning: int = 0
+
+
+def check_answers(name: str, suite: Suite, store: Store) -> OddAnswers:
+    """Count those that are odd.
 
     Raises:
-        DataError: there is none that is not.
+        DataError: all are blank.
     """
-    blank = sum(not row["answer"].strip() for place, row in store.rows() if place in store)
-    if blank < store.whole():
-        return blank
+    odd = OddAnswers()
+    for place, row in store.rows():
+        if place in store:
+            odd.blank += not row["answer"].strip()
+            odd.cut += row["finish_reason"] == "length"
+            odd.reasoning += row["answer"].lstrip().startswith("<think>")
+    if odd.blank < store.whole():
+        return odd
     errors = next(iter(store.failed.values()), None)
     why = f"{len(store.failed)} failed, the first: {errors}" if errors else "all are blank"
     raise DataError(f"{store.path}: the upstream '{name}' answered none of {len(suite)} questions ({why}); put the "

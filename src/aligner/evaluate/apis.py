@@ -26,6 +26,12 @@ def api_upstream(spec: UpstreamSpec, store: ResponseStore | None) -> OpenAIGener
     )  # fmt: skip
 
 
+def judge_store(judge: BatchJudge, store: ResponseStore) -> ResponseStore:
+    """Where the judge's answers are: in a file of its own, where it has one, else in the run's `store`."""
+    own: ResponseStore | None = getattr(judge, "own_store", None)  # `or` would pass over an empty one
+    return store if own is None else own
+
+
 @contextmanager
 def responses(config: EvalConfig, live: Collection[str], judge: Judge) -> Iterator[ResponseStore | None]:
     """The store of responses, told to the judge; None where nothing is asked over an address.
@@ -49,7 +55,8 @@ def responses(config: EvalConfig, live: Collection[str], judge: Judge) -> Iterat
     with ResponseStore(config.responses) as store:
         api = None
         if config.batch_in and isinstance(judge, BatchJudge):
-            api = BatchAnswers(url=judge.api.url, store=store, errors=read_answers(config.batch_in, store))
+            kept = judge_store(judge, store)
+            api = BatchAnswers(url=judge.api.url, store=kept, errors=read_answers(config.batch_in, kept))
         if prepare is not None:
             prepare(seed=config.seed, store=store, api=api)
         yield store

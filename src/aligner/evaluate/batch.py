@@ -16,6 +16,8 @@ from aligner.rows import dumps, read_rows, storage_errors, write_atomic
 from aligner.types import Chat, Completion
 
 _PATH = "/v1/chat/completions"
+# By this a file of requests is known, near its start.
+_MARK, _START = f'"method": "POST", "url": "{_PATH}"', 1000
 # OpenAI takes 50,000 requests and 200 MB a file.
 _MOST_LINES = 50_000
 _MOST_BYTES = 190_000_000
@@ -41,6 +43,7 @@ def write_requests(
     """Write one line for every request that the store has no answer to; none stands there twice.
 
     What is too much for one file goes to several, `part_of(path, 1)` and on. Of the lines one is in memory at a time.
+    Parts of an earlier time, of which there are now fewer, are removed: nobody is to send them again.
 
     Returns:
         How many lines each file has.
@@ -66,6 +69,7 @@ def write_requests(
         write_atomic(path if part == 1 else part_of(path, part), counted(group))
     if not counts:
         write_atomic(path, "")
+    _remove_parts(path, 1 if len(counts) < 2 else len(counts) + 1)
     if len(counts) < 2:
         return {path: sum(counts)}
     return {part_of(path, part): count for part, count in enumerate(counts, 1)}
@@ -74,6 +78,18 @@ def write_requests(
 def part_of(path: Path, number: int) -> Path:
     """The name of a part, from 1: requests.jsonl becomes requests-1.jsonl."""
     return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _remove_parts(path: Path, number: int) -> None:
+    """The files of requests that bear the name of this part and of those after it."""
+    while (part := part_of(path, number)).is_file():
+        with storage_errors(part):
+            with part.open(encoding="utf-8", errors="replace") as file:
+                start = file.read(_START)
+            if _MARK not in start:
+                return  # somebody's own file
+            part.unlink()
+        number += 1
 
 
 def _lines(asks: Iterable[Ask], store: ResponseStore) -> Iterator[str]:

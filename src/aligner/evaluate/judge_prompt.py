@@ -23,6 +23,8 @@ _FIELD = re.compile("{(" + "|".join(_FIELDS) + ")}")
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 _LENGTH = 12
 _SUFFIX = ".txt"
+# At the start alone: elsewhere a judge may be quoting the answer before it.
+_THOUGHT = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +58,12 @@ def code_of(key: str, *parts: str) -> str:
 
 
 def read_verdict(reply: str, code: str) -> Choice | None:
-    """The last line that is nothing but `Verdict-<code>: A`, `B` or `Equal`; None where there is none."""
+    """The last line that is nothing but `Verdict-<code>: A`, `B` or `Equal`; None where there is none.
+
+    Reasoning in a `<think>` block at the start holds drafts and is passed over, to the end where it never closes.
+    """
     line = re.compile(rf"^[ \t]*Verdict-{re.escape(code)}: (A|B|Equal)[ \t\r]*$", re.MULTILINE)
-    found: list[Choice] = line.findall(reply)
+    found: list[Choice] = line.findall(_THOUGHT.sub("", reply))
     return found[-1] if found else None
 
 

@@ -10,13 +10,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from aligner.config import nearest
 from aligner.errors import ConfigError
 from aligner.evaluate.judge_prompt import Choice, JudgePrompt, code_of, load_prompts, read_verdict
 from aligner.generate.chat_api import Body, ChatApi, chat_body, request_key
 from aligner.generate.openai import OpenAIGenerator
 from aligner.generate.store import ResponseStore
 from aligner.prompts import question_text
-from aligner.types import Chat, Completion, Message, Sampling, Usage, Verdict, Winner
+from aligner.types import Chat, Completion, Message, Sampling, Usage, Verdict, Winner, content_hash
 
 Orders = Literal["both", "one"]
 
@@ -102,6 +103,19 @@ class LLMJudge:
         prices = None if self.prices is None else {"input": self.prices.input, "output": self.prices.output}
         return {"model": self.model, "url": self.api.url, "orders": self.orders, "prices": prices}
 
+    def check_dimensions(self, dimensions: Mapping[str, Sequence[str]]) -> None:
+        """Told by a run before anything is asked: the dimensions of each task.
+
+        Raises:
+            ConfigError: one has no prompt, and would stay unscored.
+        """
+        for task, names in dimensions.items():
+            for name in names:
+                if name not in self.prompts:
+                    raise ConfigError(f"task '{task}': the judge has no prompt for '{name}' "
+                                      f"({nearest(name, list(self.prompts))}); give the task 'dimensions' that the "
+                                      f"judge has, or the judge a {name}.txt in its 'prompts'")  # fmt: skip
+
     def cost(self, usage: Usage) -> float | None:
         """What tokens cost; None where no prices are known."""
         return None if self.prices is None else self.prices.cost(usage)
@@ -112,6 +126,11 @@ class LLMJudge:
             return {}
         spent = self.api.spent
         return {"asked": spent.asked, "from_store": spent.from_store, **asdict(spent.usage)}
+
+    @property
+    def own_store(self) -> ResponseStore | None:
+        """The file of answers that it was made with; None where it looks into the run's."""
+        return self._own[1]
 
     def prepare(self, *, seed: int, store: ResponseStore | None = None, api: ChatApi | None = None) -> None:
         """Told by a run before it starts: its seed and store, where the judge has none of its own; and another `api`
@@ -149,7 +168,7 @@ class LLMJudge:
             texts = (dimension, prompt.text, asked, candidate, baseline)
             swaps: tuple[bool, ...] = (False, True)
             if self.orders == "one":
-                swaps = (code_of(key, "order", *texts)[0] < "k",)  # 16 of the 31 letters and digits
+                swaps = (int(content_hash(key, "order", *texts), 16) % 2 == 1,)
             for swapped in swaps:
                 a, b = (baseline, candidate) if swapped else (candidate, baseline)
                 code = code_of(key, "B" if swapped else "A", *texts)
@@ -173,13 +192,13 @@ class LLMJudge:
 
 
 def decide(dimension: str, replies: Sequence[tuple[Ask, Completion]]) -> Verdict:
-    """What the replies to the orders of one dimension come to."""
+    """What the replies to the orders of one dimension come to. One that was cut off has no verdict."""
     usage = sum((reply.usage for _, reply in replies), Usage())
     empty = Verdict(dimension=dimension, winner=None, usage=usage)
     for _, reply in replies:
         if reply.finish_reason == "error":
             return replace(empty, reason=reply.error or "the judge failed", failed=True)
-    orders = tuple(_winner(read_verdict(reply.text, ask.code), ask.swapped) for ask, reply in replies)
+    orders = tuple(_winner(_read(ask, reply), ask.swapped) for ask, reply in replies)
     if None in orders:
         _, unread = next(pair for pair, winner in zip(replies, orders, strict=True) if winner is None)
         return replace(empty, orders=orders, reason=_why_unread(unread))
@@ -238,6 +257,11 @@ def judge(
     )
 
 
+def _read(ask: Ask, reply: Completion) -> Choice | None:
+    # What a cut reply says last may be a draft, or what it was about to take back.
+    return None if reply.finish_reason == "length" else read_verdict(reply.text, ask.code)
+
+
 def _winner(choice: Choice | None, swapped: bool) -> Winner | None:
     if choice is None or choice == "Equal":
         return None if choice is None else "tie"
@@ -246,7 +270,7 @@ def _winner(choice: Choice | None, swapped: bool) -> Winner | None:
 
 def _why_unread(reply: Completion) -> str:
     end = " ".join(reply.text.split())[-80:]
-    cut = "the reply was cut before its verdict" if reply.finish_reason == "length" else "the reply has no verdict line"
+    cut = "the reply was cut off" if reply.finish_reason == "length" else "the reply has no verdict line"
     return f"{cut}; it ends with {end!r}"
 
 

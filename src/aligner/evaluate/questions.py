@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from aligner.evaluate.tasks import Item, Suite, Task, question_value
@@ -21,8 +21,21 @@ class AsksForQuestions(Protocol):
     def for_questions(self, items: Sequence[Item]) -> Judge: ...
 
 
+@runtime_checkable
+class ChecksDimensions(Protocol):
+    """A judge that knows beforehand in which dimensions it can judge."""
+
+    def check_dimensions(self, dimensions: Mapping[str, Sequence[str]]) -> None: ...
+
+
 def with_questions(judge: Judge, suite: Suite) -> Judge:
-    """The judge that judges this suite: what `for_questions` returns where the judge has it, else the judge itself."""
+    """The judge that judges this suite: what `for_questions` returns where the judge has it, else the judge itself.
+
+    Raises:
+        UserError: the judge says that it cannot judge these questions, or in these dimensions.
+    """
+    if isinstance(judge, ChecksDimensions):
+        judge.check_dimensions(suite.dimensions)
     return judge.for_questions(suite.items) if isinstance(judge, AsksForQuestions) else judge
 
 

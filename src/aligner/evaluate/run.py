@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from aligner.errors import ConfigError
 from aligner.evaluate import answering, correcting, revising
-from aligner.evaluate.apis import api_upstream, responses
+from aligner.evaluate.apis import api_upstream, judge_store, responses
 from aligner.evaluate.batch import BatchJudge, write_requests
 from aligner.evaluate.config import CorrectorSpec, EvalConfig, UpstreamSpec
 from aligner.evaluate.inputs import FILE_NAME as INPUTS
@@ -109,7 +109,7 @@ class _Evaluation:
         self.answers: dict[str, Store] = {}
         self.corrections: dict[tuple[str, str], Store] = {}
         self.verdicts: dict[tuple[str, str], Store] = {}
-        self.blank: dict[str, int] = {}
+        self.odd: dict[str, answering.OddAnswers] = {}
         self.planted = Planted(config, run_dir, suite) if config.planted else None
 
     def run(self) -> None:
@@ -146,7 +146,7 @@ class _Evaluation:
             corrections=self.corrections,
             verdicts=self.verdicts,
             planted=self.planted,
-            blank=self.blank,
+            odd=self.odd,
             failed={
                 "answers": sum(len(s.failed) for s in self.answers.values()),
                 "corrections": sum(len(s.failed) for s in self.corrections.values()),
@@ -193,7 +193,7 @@ class _Evaluation:
             else:
                 self._ask(spec, store)
                 free_memory()
-            self.blank[spec.name] = answering.check_answers(spec.name, self.suite, store)
+            self.odd[spec.name] = answering.check_answers(spec.name, self.suite, store)
         finally:
             store.close()
 
@@ -272,8 +272,9 @@ class _Evaluation:
     def _write_batch(self, path: Path) -> None:
         """The requests for all that is not judged yet."""
         if isinstance(self.judge, BatchJudge) and self.responses is not None:
+            store = judge_store(self.judge, self.responses)
             with closing(self._benches()) as benches:
-                files = write_requests(path, (a for bench in benches for a in bench.asks(self.judge)), self.responses)
+                files = write_requests(path, (a for bench in benches for a in bench.asks(self.judge)), store)
             for file, count in files.items():
                 say(f"{file}: {count:,} requests")
 

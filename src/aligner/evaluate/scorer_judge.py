@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aligner.config import nearest
 from aligner.errors import ConfigError
 from aligner.runs import Ancestor
 from aligner.types import Chat, Scorer, Verdict, Winner
@@ -101,4 +102,8 @@ def judge(*, models: Sequence[Mapping[str, Any]], margin: float | Mapping[str, f
         met |= set(scorer.dimensions)
     if not scorers:
         raise ConfigError("models: none is given; name a directory or a Hub id as 'model'")
+    for dimension in margin if isinstance(margin, Mapping) else ():
+        if dimension not in met:
+            raise ConfigError(f"margin: no model scores '{dimension}' ({nearest(dimension, sorted(met))}); "
+                              "name a dimension that one of them has")  # fmt: skip
     return ScorerJudge(scorers, margin=margin, name=" + ".join(s.name for s in scorers), ancestors=ancestors)

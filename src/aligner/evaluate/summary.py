@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aligner.evaluate.answering import OddAnswers
 from aligner.evaluate.config import CorrectorSpec, EvalConfig
 from aligner.evaluate.cost import cost_rows
 from aligner.evaluate.critiques import Critiques
@@ -43,7 +44,7 @@ def summarise(
     corrections: Mapping[tuple[str, str], Store],
     verdicts: Mapping[tuple[str, str], Store],
     planted: Planted | None,
-    blank: Mapping[str, int],
+    odd: Mapping[str, OddAnswers],
     failed: Mapping[str, int],
 ) -> None:
     """Write what the verdicts come to; result.json comes last and says that the run is finished.
@@ -53,7 +54,7 @@ def summarise(
         answers: by upstream.
         corrections, verdicts: by corrector and upstream.
         planted: the planted set, where there is one.
-        blank: blank answers by upstream.
+        odd: counts of odd answers by upstream.
         failed: what failed, by step.
     """
     samples_path = run_dir.path / "samples.jsonl"
@@ -104,7 +105,7 @@ def summarise(
                 "answers": None if spec.answers is None else spec.answers.name,
                 "url": spec.url,
                 "served_model": spec.served_model,
-                "blank": blank[spec.name],
+                **asdict(odd[spec.name]),
             }
             for spec in config.upstreams
         ],

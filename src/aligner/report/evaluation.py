@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from aligner.report import page, wording
-from aligner.report.blanks import blank_notes
 from aligner.report.edit_rates import EditRates
 from aligner.report.examples import read_examples
 from aligner.report.fields import items, mapping, number, objects, read_object, text, wrong
 from aligner.report.lineage import told_apart
 from aligner.report.made import made_lines
 from aligner.report.methods import critics, critique_notes, method_lines
+from aligner.report.odd_answers import odd_notes
 from aligner.report.pairs import overall, read_pairs
 from aligner.report.regressions import TITLE, Regressions
 from aligner.report.reliability import planted_notes, read_planted, read_reliability
@@ -172,7 +172,7 @@ def _warnings(
         by_step = mapping(values, "failed_by_step", where)
         steps = wording.tallied({k: n for k in by_step if (n := number(by_step, k, where))})
         lines.append(f"Failed and left unscored: {wording.count(failed)}{f' ({steps})' if steps else ''}.")
-    lines += (f"{note[0].upper()}{note[1:]}." for note in blank_notes(values, where))
+    lines += (f"{note[0].upper()}{note[1:]}." for note in odd_notes(values, where))
     if marked:
         shown = wording.listing([wording.name(m) for m in marked])
         lines.append(

@@ -8,6 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from aligner.config import read_yaml
+from aligner.errors import ConfigError
 from aligner.report import page, plots, wording
 from aligner.report.curves import Stage, read_stages
 from aligner.report.evaluation import is_evaluation, render_evaluation
@@ -34,7 +36,16 @@ def render_run(run: RunDir) -> Path:
     result = read_object(run.path / "result.json")
     if is_evaluation(run, result):
         return render_evaluation(run, result)
+    if result is None and _is_shadow(run):
+        return _render_shadow(run)
     return _render_training(run, result)
+
+
+def _is_shadow(run: RunDir) -> bool:
+    try:
+        return read_yaml(run.config_path).get("mode") == "shadow"
+    except ConfigError:  # the page shows it as it is
+        return False
 
 
 def _with_lineage(run: RunDir, values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
@@ -53,22 +64,49 @@ def _render_training(run: RunDir, result: Mapping[str, Any] | None) -> Path:
         "run.html.j2",
         run,
         None if result is None else _with_lineage(run, values, where),
+        shadow=False,
         kind="Training" if values.get("kind", "train") == "train" else str(values["kind"]).capitalize(),
         summary=[*story, *wording.kept(tally)],
         warnings=wording.warnings(stages),
         loss_plots=[_loss_plot(stage, i) for i, stage in enumerate(stages)],
         stages=[_stage_row(s, where) for s in objects(values, "stages", where)],
         held_out=_held_out_rows(objects(values, "held_out", where), where),
-        edits_plot=_edits_plot(tally),
-        tally=tally,
-        groups=_groups(tally, samples),
-        shown=len(samples),
-        clip=CLIP,
+        **_shown(tally, samples),
     )
     page.write_png(run.path / "loss.png", plots.to_png(plots.loss_figure(stages)) if stages else None)
+    _write_edits(run, tally)
+    return page.write_page(run, made)
+
+
+def _render_shadow(run: RunDir) -> Path:
+    tally, samples = read_samples(run.path / "samples.jsonl", shadow=True)
+    made = page.render(
+        "run.html.j2",
+        run,
+        {},  # it never has a result, and is not unfinished for that
+        shadow=True,
+        kind="Shadow",
+        summary=[*wording.shadowed(tally), *wording.kept(tally)],
+        warnings=wording.without_correction(tally),
+        **_shown(tally, samples),
+    )
+    _write_edits(run, tally)
+    return page.write_page(run, made)
+
+
+def _shown(tally: Tally, samples: Sequence[Sample]) -> dict[str, Any]:
+    return {
+        "edits_plot": _edits_plot(tally),
+        "tally": tally,
+        "groups": _groups(tally, samples),
+        "shown": len(samples),
+        "clip": CLIP,
+    }
+
+
+def _write_edits(run: RunDir, tally: Tally) -> None:
     drawn = plots.edits_figure(tally.ratios, tally.reference_ratios) if tally.n else None
     page.write_png(run.path / "edits.png", plots.to_png(drawn) if drawn else None)
-    return page.write_page(run, made)
 
 
 def _loss_plot(stage: Stage, index: int) -> dict[str, Any]:

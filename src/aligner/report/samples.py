@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from aligner import edits
 from aligner.edits import Edit
 from aligner.errors import DataError
 from aligner.report.fields import number, rows_of, text
+from aligner.rows import Row
 from aligner.types import Chat, Message, as_chat
 
 SHOWN = 60
@@ -46,12 +47,16 @@ class Sample:
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """Counts over all rows, shown or not. The ratio lists hold counts per bin of `ratio_bin`."""
+    """Counts over all rows, shown or not. The ratio lists hold counts per bin of `ratio_bin`.
+
+    `failed` counts rows without a correction by their reason; they are in no other count.
+    """
 
     sources: Counter[str] = field(default_factory=Counter)
     groups: Counter[Group] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
     flags: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
     ratios: list[int] = field(default_factory=lambda: [0] * RATIO_BINS)
     reference_ratios: list[int] = field(default_factory=lambda: [0] * RATIO_BINS)
 
@@ -68,16 +73,22 @@ def ratio_bin(ratio: float) -> int:
     return next(i for i in range(1, RATIO_BINS) if ratio <= i / steps or i == steps)
 
 
-def read_samples(path: Path, limit: int = SHOWN) -> tuple[Tally, list[Sample]]:
+def read_samples(path: Path, limit: int = SHOWN, *, shadow: bool = False) -> tuple[Tally, list[Sample]]:
     """Count every row and pick at most `limit` of them: read twice, so that only the picked rows are in memory.
+
+    Rows of the gateway's shadow mode say by `model` where an answer is from and by `reason` why it is kept; those
+    whose correction failed are counted and not shown.
 
     Raises:
         DataError: the file is damaged, or a row lacks its answer or correction.
     """
     tally = Tally()
     found: dict[str, dict[Group, list[tuple[float, int]]]] = {}
-    for index, row in enumerate(rows_of(path)):
+    for index, row in enumerate(_rows(path, shadow)):
         where = f"{path}:{row.line}"
+        if shadow and row.value.get("correction", "") is None:
+            tally.failed[text(row.value, "kept_because", where) or "error"] += 1
+            continue
         answer, correction = required(row.value, "answer", where), required(row.value, "correction", where)
         source, group, ratio = (
             text(row.value, "source", where) or "",
@@ -102,8 +113,17 @@ def read_samples(path: Path, limit: int = SHOWN) -> tuple[Tally, list[Sample]]:
     picked = set(
         choose([{g: [-i for _, i in sorted(s[g], reverse=True)] for g in GROUPS} for s in found.values()], limit)
     )
-    samples = [_sample(r.value, f"{path}:{r.line}") for i, r in enumerate(rows_of(path)) if i in picked]
+    samples = [_sample(r.value, f"{path}:{r.line}") for i, r in enumerate(_rows(path, shadow)) if i in picked]
     return tally, sorted(samples, key=lambda s: (GROUPS.index(s.group), -s.edit_ratio))
+
+
+def _rows(path: Path, shadow: bool) -> Iterator[Row]:
+    if not shadow:
+        yield from rows_of(path)
+        return
+    for row in rows_of(path):
+        named = {"source": row.value.get("model"), "kept_because": row.value.get("reason")}
+        yield replace(row, value={**row.value, **named})
 
 
 def choose(sources: Sequence[Mapping[Group, Sequence[int]]], limit: int = SHOWN) -> list[int]:

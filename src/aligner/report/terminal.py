@@ -14,9 +14,9 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from aligner.report import wording
-from aligner.report.blanks import blank_notes
 from aligner.report.fields import items, number, objects
 from aligner.report.methods import Critic, Line, critics, critique_notes, method_lines
+from aligner.report.odd_answers import odd_notes
 from aligner.report.pairs import pair_notes
 from aligner.report.reliability import planted_notes
 from aligner.report.table import ALL, Cell, ScoreTable, Upstream, read_scores, read_upstreams
@@ -51,7 +51,7 @@ def grids(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> list[
 
 
 def notes(values: Mapping[str, Any]) -> list[str]:
-    """What is unscored, blank, flips, is self-judged or cannot be compared, and how correctors compare.
+    """What is unscored, odd, flips, is self-judged or cannot be compared, and how correctors compare.
 
     Raises:
         DataError: a value is of the wrong type.
@@ -63,7 +63,7 @@ def notes(values: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"{wording.count(unscored)} verdicts are unscored ({failed}); they are counted apart, never as ties"
         )
-    lines += blank_notes(values, _WHERE)
+    lines += odd_notes(values, _WHERE)
     for row in objects(values, "reliability", _WHERE):
         flipped, pairs = (wording.count(number(row, key, _WHERE)) for key in ("flipped", "pairs"))
         if row["task"] == "all" and row["flipped"]:

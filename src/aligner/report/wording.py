@@ -39,6 +39,17 @@ KEPT = {
     "error": "the corrector failed",
     "not_better": "no correction was ranked higher",
     "unscored": "the corrections could not be ranked",
+    # What the gateway's shadow mode gives as reasons.
+    "length": "the answer was cut off",
+    "content_filter": "the answer was filtered",
+    "tool_calls": "the answer calls tools",
+    "empty": "the answer was blank",
+    "prefill": "the answer was begun by its request",
+    "no_question": "no question was found",
+    "unseen_turns": "earlier turns are known to the upstream alone",
+    "structured_output": "the answer has a format to keep",
+    "infill": "the answer fills a gap",
+    "correction_failed": "the corrector failed",
 }
 
 
@@ -157,6 +168,22 @@ def unfinished(stages: Sequence[Stage]) -> list[str]:
         loss = f", training loss {decimal(last.last_loss)}" if last.last_loss is not None else ""
         lines.append(f"Last seen in stage {name(last.name)} at step {count(last.last_step)}{loss}.")
     return lines
+
+
+def shadowed(tally: Tally) -> list[str]:
+    """What shadow mode recorded."""
+    return [
+        f"The gateway recorded {plural(tally.n + tally.failed.total(), 'answer')} in shadow mode: clients were sent "
+        "the originals, and the page shows what their corrections would have changed."
+    ]
+
+
+def without_correction(tally: Tally) -> list[str]:
+    """How many answers could not be corrected, and why."""
+    if not (total := tally.failed.total()):
+        return []
+    what = "1 answer has" if total == 1 else f"{count(total)} answers have"
+    return [f"{what} no correction ({tallied(tally.failed)}): counted here alone."]
 
 
 def warnings(stages: Sequence[Stage]) -> list[str]:
