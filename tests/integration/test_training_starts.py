@@ -162,8 +162,13 @@ def test_places_are_written_as_the_files_are(monkeypatch, tmp_path) -> None:
     with pytest.raises(DataError, match="out: '\\$NOWHERE/a' uses an environment variable that is not set"):
         TrainConfig.from_dict({"data": ["x"], "out": "$NOWHERE/a", "scratch": {}}, where="x")
     task = {"name": "t", "file": "t.jsonl", "dimensions": ["helpful"]}
-    values = {"out": "~/e", "tasks": [task], "upstreams": [{"name": "u", "answers": "a.jsonl"}], "correctors": [{"name": "c", "corrections": "c.jsonl"}],
-              "judge": {"call": "a:b"}}  # fmt: skip
+    values = {
+        "out": "~/e",
+        "tasks": [task],
+        "upstreams": [{"name": "u", "answers": "a.jsonl"}],
+        "correctors": [{"name": "c", "corrections": "c.jsonl"}],
+        "judge": {"call": "a:b"},
+    }
     assert EvalConfig.from_dict(values, where="x").out == tmp_path / "e"
 
 
