@@ -510,6 +510,11 @@ def test_completions_and_responses() -> None:
     [
         ({"response_format": {"type": "json_object"}}, "structured_output"),
         ({"guided_json": {"type": "object"}}, "structured_output"),
+        ({"regex": "a (alpha|beta)"}, "structured_output"),
+        ({"ebnf": 'root ::= "a beta"'}, "structured_output"),
+        ({"json_schema": {}}, "structured_output"),
+        ({"json_schema": '{"const": "a beta"}'}, "structured_output"),
+        ({"structural_tag": {"triggers": ["a"]}}, "structured_output"),
         ({"messages": [*ASK["messages"], {"role": "assistant", "content": "It"}]}, "prefill"),
     ],
 )
@@ -518,6 +523,12 @@ def test_what_is_better_left_alone(more: dict[str, Any], reason: str) -> None:
         reply = post(stand.url, {**ASK, **more})
         assert reply.json() == chat_reply("a beta")
         assert reply.headers["x-aligner-corrected"] == f"false; reason={reason}"
+
+
+def test_fields_for_a_form_that_ask_for_none_change_nothing() -> None:
+    with standing(answering("a beta")) as stand:
+        ask = {**ASK, "regex": None, "ebnf": "", "json_schema": None, "guided_choice": []}
+        assert post(stand.url, ask).json()["choices"][0]["message"]["content"] == "a omega"
 
 
 def test_a_share_is_the_same_each_time() -> None:
