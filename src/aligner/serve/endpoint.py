@@ -184,7 +184,7 @@ class Corrected:
         response = wire.read_reply(data)
         answers = asked.formatted(wire.answers(asked.kind, asked.body, response))
         outcomes = await self.policy.correct_all(answers, asked.corrector)
-        changed = _put_back(asked.options, response, answers, outcomes, seconds)
+        changed = await _put_back(asked.options, response, answers, outcomes, seconds)
         headers = told(reply, b"content-length", *(_OF_BODY if changed else ()))
         headers.append((_TELLS, _told(outcomes)))
         await exchange.reply(status, wire.write(response) if changed else data, headers)
@@ -246,13 +246,15 @@ def _told(outcomes: list[Outcome]) -> bytes:
     return (("true" if corrected else "false") + (f"; reason={','.join(reasons)}" if reasons else "")).encode()
 
 
-def _put_back(options: Options, response: Json, answers: list[Answer], outcomes: list[Outcome], seconds: float) -> bool:
+async def _put_back(
+    options: Options, response: Json, answers: list[Answer], outcomes: list[Outcome], seconds: float
+) -> bool:
     """Put the outcomes in the answers' places; returns whether that changed the response at all."""
     changed = False
     spent = Usage()
     for answer, outcome in zip(answers, outcomes, strict=True):
         lost = answer.put(outcome.text)
-        extension = outcome.extension(options, lost, seconds)
+        extension = await outcome.extension(options, lost, seconds)
         if extension is not None:
             answer.beside["aligner"] = extension
         spent += outcome.spent
