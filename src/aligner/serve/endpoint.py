@@ -20,6 +20,7 @@ from aligner.serve.options import HEADER, Options
 from aligner.serve.outcome import Outcome
 from aligner.serve.policy import Policy
 from aligner.serve.shadow import Shadow
+from aligner.serve.stops import check_stops
 from aligner.serve.stream import CorrectedStream
 from aligner.serve.unknown import with_known
 from aligner.serve.upstreams import Reply, Upstreams
@@ -110,6 +111,13 @@ class Corrected:
         untouched = untouched or unchecked or wire.why_not(kind, body, question)
         if untouched is None and kind != "completions" and not question[-1].content.strip():
             untouched = "no_question"  # an image, say, of which the corrector sees nothing
+        if untouched is None:
+            try:
+                check_stops(body)
+            except RequestError as e:
+                if self.shadow is None:
+                    raise
+                untouched = e.code  # shadow mode stands in nobody's way
         if route.model is not None:
             body["model"], changed = route.model, True
         return Asked(
