@@ -22,7 +22,7 @@ from aligner.serve.policy import Policy
 from aligner.serve.shadow import Shadow
 from aligner.serve.stops import check_stops
 from aligner.serve.stream import CorrectedStream
-from aligner.serve.unknown import with_known
+from aligner.serve.unknown import speaks_of_models, with_known
 from aligner.serve.upstreams import Reply, Upstreams
 from aligner.serve.wire import Answer, Json
 from aligner.types import Corrector, Usage
@@ -149,7 +149,7 @@ class Corrected:
         """The upstream's own 404; one that knows no such model is followed by the models that there are."""
         data = await self.upstreams.whole(reply)
         packed = (h.get(reply.headers, b"content-encoding") or "identity") != "identity"
-        body = None if packed else with_known(data, await self._known(exchange))
+        body = with_known(data, await self._known(exchange)) if not packed and speaks_of_models(data) else None
         headers = told(reply, b"content-length", *(() if body is None else _OF_BODY))
         headers.append((_TELLS, b"false; reason=upstream_status"))
         await exchange.reply(reply.status, data if body is None else wire.write(body), headers)
