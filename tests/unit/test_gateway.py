@@ -10,7 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from aligner.errors import ConfigError
+from aligner.errors import ConfigError, RequestError
+from aligner.serve.headers import Door
 from tests.serving import Call, RuleCorrector, chat_chunk, chat_reply, chat_stream, standing
 
 ASK = {"model": "m", "messages": [{"role": "user", "content": "Say it."}]}
@@ -382,6 +383,42 @@ def test_pages_of_other_sites_are_kept_out() -> None:
         assert post(stand.url, ASK, origin="null").status_code == 403
         assert post(stand.url, ASK, origin="http://localhost:3000").status_code == 200
         assert post(stand.url, ASK, origin="https://friend.example").status_code == 200
+
+
+BROWSERS: list[dict[str, str]] = [
+    {"accept-language": "de"},
+    {"accept-language": "", "user-agent": "curl/8"},  # all that a page can do to hide it
+    {"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors", "accept-language": "de"},
+]
+PROGRAMS: list[dict[str, str]] = [
+    {"user-agent": "OpenAI/Python 2"},
+    {"user-agent": "node", "accept-language": "*", "sec-fetch-mode": "cors"},
+]
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [("evil.example:8080", False), ("evil.example", False), ("[x", False), ("192.168.0.7:8080", True),
+     ("[fe80::1]:8080", True), ("localhost:8080", True), ("friend.example", True), ("", True)],
+)  # fmt: skip
+def test_a_name_that_leads_here_lets_no_page_in(host: str, known: bool) -> None:
+    """A page's own name may lead to any address, and what it asks of itself has no `Origin`."""
+
+    def refused(door: Door, sent: dict[str, str]) -> bool:
+        headers = [(name.encode(), value.encode()) for name, value in {"host": host, **sent}.items()]
+        try:
+            door.check(headers)
+        except RequestError as e:
+            return (e.status, e.code) == (403, "unknown_host")
+        return False
+
+    for bound in ("0.0.0.0", "::", "192.168.0.7", "gateway.lan"):
+        door = Door((), bound, ("friend.example",))
+        assert [refused(door, sent) for sent in BROWSERS] == [not known] * len(BROWSERS)
+        assert not any(refused(door, sent) for sent in PROGRAMS), "they may know the host by any name"
+        assert not any(refused(door, {**sent, "host": bound}) for sent in BROWSERS)
+    keyed = Door(("key",), "0.0.0.0")
+    assert not any(refused(keyed, {**sent, "authorization": "Bearer key"}) for sent in BROWSERS)
 
 
 def preflight(url: str, origin: str, path: str = CHAT) -> httpx2.Response:
