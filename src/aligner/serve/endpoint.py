@@ -85,7 +85,9 @@ class Corrected:
             ClientLeft: it did not wait.
         """
         data = await exchange.body()
-        traced = {name.decode(): value for name in _TRACE if (value := h.get(exchange.headers, name)) is not None}
+        given = {name.decode(): h.get(exchange.headers, name) for name in _TRACE}
+        # Of other characters no trace is made, and the corrector's client would refuse to send them.
+        traced = {name: value for name, value in given.items() if value is not None and value.isascii()}
         with forwarding(traced):
             await exchange.unless_left(self._answer(kind, data, exchange))
 
