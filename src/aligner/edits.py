@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
 import regex
 from rapidfuzz.distance import LCSseq, Levenshtein
+from rapidfuzz.process import cdist
 
 # Scripts that put no spaces between words count character by character; Korean has spaces, but changes inside them.
 _ALONE = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
@@ -19,6 +20,8 @@ _PIECE = regex.compile(rf"\s+|{_WORD.pattern}", regex.V1)
 _SENTENCE = regex.compile(r"[^.!?\n。！？]*[.!?\n。！？]+|[^.!?\n。！？]+", regex.V1)
 # The word diff takes a bit for every pair of words: 32 MiB.
 _MOST_PAIRS = 1 << 28
+# Pairs of words that are compared within some milliseconds.
+_FEW_PAIRS = 1 << 22
 
 Operation = Literal["equal", "insert", "delete"]
 
@@ -44,7 +47,7 @@ def edit_ratio(before: str, after: str) -> float:
     place.
     """
     # Most corrections change little: the hint makes those a hundred times faster and the others half as slow again.
-    return float(Levenshtein.normalized_distance(words(before), words(after), score_hint=0.0))
+    return _measured(Levenshtein.normalized_distance, words(before), words(after), score_hint=0.0)
 
 
 def copied_share(before: str, after: str) -> float:
@@ -53,7 +56,7 @@ def copied_share(before: str, after: str) -> float:
     An empty `after` copies nothing and counts as 0.0.
     """
     target = words(after)
-    return LCSseq.similarity(words(before), target) / len(target) if target else 0.0
+    return _measured(LCSseq.similarity, words(before), target) / len(target) if target else 0.0
 
 
 def diff(before: str, after: str) -> tuple[Edit, ...]:
@@ -69,6 +72,14 @@ def diff(before: str, after: str) -> tuple[Edit, ...]:
         ops: tuple[Operation, ...] = ("equal",) if equal else ("delete", "insert")
         runs += [Edit(op=op, text=text) for op in ops if (text := _joined(found, op))]
     return tuple(runs)
+
+
+def _measured(measure: Callable[..., float], old: list[str], new: list[str], **more: Any) -> float:
+    """What rapidfuzz measures of two lists of words; of long ones without stopping all other threads for seconds, as
+    only its measures of many pairs do."""
+    if len(old) * len(new) <= _FEW_PAIRS:
+        return float(measure(old, new, **more))
+    return float(cdist([old], [new], scorer=measure, dtype="float64", **more)[0, 0])
 
 
 def _runs(before: str, after: str, by_sentence: bool = True) -> Iterator[Edit]:

@@ -240,6 +240,21 @@ def test_no_question_and_no_gateway(browser: str) -> None:
     asyncio.run(told())
 
 
+def test_cookies_of_this_host_stay_in_the_browser(browser: str) -> None:
+    """They are those of every port here."""
+
+    async def story(at: Page, stand: Stand) -> None:
+        seen: list[dict[bytes, bytes]] = []
+        stand.app.door.check = lambda headers: seen.append(dict(headers))  # type: ignore[method-assign]
+        await at.run("document.cookie = 'session=mine'")
+        await at.run("load()")
+        await ask(at, WRONG.question)
+        assert len(seen) >= 3, "the settings, the models and the question"
+        assert not [headers for headers in seen if b"cookie" in headers]
+
+    visit(browser, story)
+
+
 def test_the_key_stays_in_memory(browser: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLAY_KEYS", "open-sesame")
 

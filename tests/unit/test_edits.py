@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from rapidfuzz.process import cdist
 
 from aligner import edits
 from aligner.edits import Edit, copied_share, diff, edit_ratio, words
@@ -195,3 +196,18 @@ def test_edits_of_a_long_text_are_found_one_by_one() -> None:
         *(("delete", "Sentence"), ("insert", "Phrase"), ("delete", "says"), ("insert", "said")),
         *(("delete", "7999 says"), ("insert", "!")),
     ]
+
+
+def test_long_texts_are_measured_by_what_stops_no_other_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+
+    def spy(old: list[list[str]], new: list[list[str]], **more: object) -> object:
+        counted.append(len(old[0]))
+        return cdist(old, new, **more)
+
+    monkeypatch.setattr(edits, "cdist", spy)
+    for count, through in ((300, []), (3000, [3000, 3000])):
+        before = " ".join(f"w{i}" for i in range(count))
+        after = before.replace("w7 ", "seven ")
+        assert (edit_ratio(before, after), copied_share(before, after)) == (1 / count, 1 - 1 / count)
+        assert counted == through

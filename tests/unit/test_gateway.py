@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from socket import gethostname
 from typing import Any
 
 import httpx2
 import pytest
 
-from aligner.errors import ConfigError
+from aligner.errors import ConfigError, RequestError
 from aligner.report.render import render_run
 from aligner.runs import RunDir
+from aligner.serve.headers import Door
 from tests.serving import Call, RuleCorrector, chat_chunk, chat_reply, chat_stream, standing
 
 ASK = {"model": "m", "messages": [{"role": "user", "content": "Say it."}]}
@@ -386,6 +388,42 @@ def test_pages_of_other_sites_are_kept_out() -> None:
         assert post(stand.url, ASK, origin="https://friend.example").status_code == 200
 
 
+BROWSERS: list[dict[str, str]] = [
+    {"accept-language": "de"},
+    {"accept-language": "", "user-agent": "curl/8"},  # all that a page can do to hide it
+    {"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors", "accept-language": "de"},
+]
+PROGRAMS: list[dict[str, str]] = [
+    {"user-agent": "OpenAI/Python 2"},
+    {"user-agent": "node", "accept-language": "*", "sec-fetch-mode": "cors"},
+]
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [("evil.example:8080", False), ("evil.example", False), ("[x", False), ("192.168.0.7:8080", True),
+     ("[fe80::1]:8080", True), ("localhost:8080", True), ("friend.example", True), ("", True)],
+)  # fmt: skip
+def test_a_name_that_leads_here_lets_no_page_in(host: str, known: bool) -> None:
+    """A page's own name may lead to any address, and what it asks of itself has no `Origin`."""
+
+    def refused(door: Door, sent: dict[str, str]) -> bool:
+        headers = [(name.encode(), value.encode()) for name, value in {"host": host, **sent}.items()]
+        try:
+            door.check(headers)
+        except RequestError as e:
+            return (e.status, e.code) == (403, "unknown_host")
+        return False
+
+    for bound in ("0.0.0.0", "::", "192.168.0.7", "gateway.lan"):
+        door = Door((), bound, ("friend.example",))
+        assert [refused(door, sent) for sent in BROWSERS] == [not known] * len(BROWSERS)
+        assert not any(refused(door, sent) for sent in PROGRAMS), "they may know the host by any name"
+        assert not any(refused(door, {**sent, "host": name}) for sent in BROWSERS for name in (bound, gethostname()))
+    keyed = Door(("key",), "0.0.0.0")
+    assert not any(refused(keyed, {**sent, "authorization": "Bearer key"}) for sent in BROWSERS)
+
+
 def preflight(url: str, origin: str, path: str = CHAT) -> httpx2.Response:
     asks = {"origin": origin, "access-control-request-method": "POST",
             "access-control-request-headers": "authorization,content-type"}  # fmt: skip
@@ -512,6 +550,11 @@ def test_completions_and_responses() -> None:
     [
         ({"response_format": {"type": "json_object"}}, "structured_output"),
         ({"guided_json": {"type": "object"}}, "structured_output"),
+        ({"regex": "a (alpha|beta)"}, "structured_output"),
+        ({"ebnf": 'root ::= "a beta"'}, "structured_output"),
+        ({"json_schema": {}}, "structured_output"),
+        ({"json_schema": '{"const": "a beta"}'}, "structured_output"),
+        ({"structural_tag": {"triggers": ["a"]}}, "structured_output"),
         ({"messages": [*ASK["messages"], {"role": "assistant", "content": "It"}]}, "prefill"),
     ],
 )
@@ -520,6 +563,12 @@ def test_what_is_better_left_alone(more: dict[str, Any], reason: str) -> None:
         reply = post(stand.url, {**ASK, **more})
         assert reply.json() == chat_reply("a beta")
         assert reply.headers["x-aligner-corrected"] == f"false; reason={reason}"
+
+
+def test_fields_for_a_form_that_ask_for_none_change_nothing() -> None:
+    with standing(answering("a beta")) as stand:
+        ask = {**ASK, "regex": None, "ebnf": "", "json_schema": None, "guided_choice": []}
+        assert post(stand.url, ask).json()["choices"][0]["message"]["content"] == "a omega"
 
 
 def test_a_share_is_the_same_each_time() -> None:

@@ -22,6 +22,7 @@ SCHEMA = {
 }
 BY_SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}
 OBJECT = {"type": "json_object"}
+OBJECT_BY_SCHEMA = {**OBJECT, "schema": SCHEMA}  # llama.cpp's
 ASK = {"model": "m", "messages": [{"role": "user", "content": "How many?"}]}
 ANSWER = '{"n": 3}'
 
@@ -41,6 +42,10 @@ async def answers(call: Call) -> None:
     [
         (OBJECT, '{"n": 4}', '{"n": 4}', None),
         (OBJECT, "There are four.", ANSWER, "broken_format"),
+        ({**OBJECT, "schema": {}}, '{"m": 4}', '{"m": 4}', None),
+        ({**OBJECT, "schema": {}}, "4", ANSWER, "broken_format"),
+        (OBJECT_BY_SCHEMA, '{"n": 4}', '{"n": 4}', None),
+        (OBJECT_BY_SCHEMA, '{"n": "four"}', ANSWER, "broken_format"),
         (BY_SCHEMA, '{"n": 4}', '{"n": 4}', None),
         (BY_SCHEMA, '{"n": "four"}', ANSWER, "broken_format"),
         (BY_SCHEMA, '{"m": 4}', ANSWER, "broken_format"),
@@ -90,6 +95,9 @@ def doubling(levels: int) -> Any:
         {"response_format": "json"},
         {"response_format": {"type": "json_schema"}},
         schema({"type": 3}),
+        {"response_format": {**OBJECT, "schema": {"type": 3}}},
+        {"response_format": {**OBJECT, "schema": [SCHEMA]}},
+        {"response_format": {**OBJECT, "schema": {"type": "object", "additionalProperties": {"pattern": "^(a+)+$"}}}},
         schema({"type": "string", "pattern": "^(a+)+$"}),
         schema({"properties": {"a": {"patternProperties": {"(a+)+$": {}}}}}),
         schema({"properties": {"next": {"$ref": "#"}}}),
@@ -146,6 +154,8 @@ def test_what_could_take_long_is_not_even_read_as_a_schema(value: Any, monkeypat
     text = {"format": {"type": "json_schema", "name": "x", "schema": value}}
     with pytest.raises(ConfigError, match="too large"):
         wanted_format({"text": text})
+    with pytest.raises(ConfigError, match="too large"):
+        wanted_format({"response_format": {**OBJECT, "schema": value}})
 
 
 @pytest.mark.parametrize(

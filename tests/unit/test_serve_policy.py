@@ -278,6 +278,16 @@ def test_the_trace_of_a_request_reaches_a_corrector_behind_an_address() -> None:
 
 
 @pytest.mark.parametrize("body", [ASK, STREAM])
+def test_a_trace_that_is_none_stays_behind(body: Any) -> None:
+    behind = Upstream(completing)
+    with serving_app(behind) as url, standing(saying, remote(url)) as stand:
+        sent = {**TRACE, "tracestate": "a=ä".encode("latin-1")}
+        reply = post(stand.url, body, **sent)
+    assert (reply.status_code, "omega" in reply.text) == (200, True)
+    assert [behind.calls[0].header(name) for name in TRACE] == [TRACE["traceparent"], None]
+
+
+@pytest.mark.parametrize("body", [ASK, STREAM])
 def test_where_the_corrector_runs_is_for_the_log_alone(
     body: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -114,13 +115,14 @@ def test_an_answer_to_turns_that_only_the_upstream_has_is_left_alone(more: Any) 
 # -- stop sequences
 
 
-@given(st.text("abc", max_size=12), st.lists(st.text("abc", min_size=1, max_size=4), max_size=3),
+@given(st.text("abc ", max_size=12), st.lists(st.text("abc ", min_size=1, max_size=4), max_size=3),
        st.lists(st.integers(0, 12)))  # fmt: skip
 def test_a_text_is_cut_at_the_same_place_however_it_comes(text: str, stops: list[str], cuts: list[int]) -> None:
     at = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     watch, whole = StopWatch(stops), StopWatch(stops)
-    shown = "".join(watch.push(text[a:b]) for a, b in itertools.pairwise(at))
-    shown += watch.rest()
+    pieces = [watch.push(text[a:b]) for a, b in itertools.pairwise(at)]
+    assert not any(piece.isspace() for piece in itertools.takewhile(lambda said: not said.strip(), pieces))
+    shown = "".join(pieces) + watch.rest()
     assert (shown, watch.hit) == (whole.push(text) + whole.rest(), whole.hit)
     assert text.startswith(shown)
     assert not any(stop in shown for stop in stops)
@@ -163,6 +165,48 @@ def test_a_correction_ends_before_a_stop_sequence(stop: Any, shown: str, flags: 
     assert (text_of(found), found[-1]) == (shown, "[DONE]")
     reason = "emptied" if shown == "a beta" else None
     assert whole["aligner"] == found[-2]["choices"][0]["aligner"] == {"reason": reason, "flags": flags}
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_white_space_alone_is_nothing_that_is_left(live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamed as whole: the answer stays, and so says the reason."""
+    ask = {**ASK, **RETURN, "stop": "omega"}
+    spaced = "\n beta is good"
+
+    async def handler(call: Call) -> None:
+        await (call.stream(chat_stream(spaced)) if call.body.get("stream") else call.reply(chat_reply(spaced)))
+
+    if live:
+        with sentence_aligner() as aligner:
+            ruled(aligner, monkeypatch, "")
+            with standing(slowly("\n One. Two."), aligner, sentences=True) as stand:
+                found = chunks(post(stand.url, {**ask, "stop": "Uno", "stream": True}))
+        assert text_of(found) == "\n One. Two."
+    else:
+        with standing(handler) as stand:
+            whole = post(stand.url, ask).json()["choices"][0]
+            found = chunks(post(stand.url, {**ask, "stream": True}))
+        assert whole["message"]["content"] == text_of(found) == spaced
+        assert whole["aligner"]["reason"] == "emptied"
+    assert found[-2]["choices"][0]["aligner"]["reason"] == "emptied"
+
+
+def test_stops_that_are_too_many_are_refused_before_the_upstream_is_asked(tmp_path: Path) -> None:
+    for stops in ([f"s{n}" for n in range(65)], ["x" * 4097], ["x" * 2049, "y" * 2048]):
+        with standing(answering("a beta")) as stand:
+            for more in ({}, {"stream": True}):
+                found = post(stand.url, {**ASK, **more, "stop": stops})
+                assert (found.status_code, found.json()["error"]["code"]) == (400, "too_many_stops")
+            assert not stand.upstream.calls
+            off = post(stand.url, {**ASK, "stop": stops}, x_aligner="off")
+            assert off.json()["choices"][0]["message"]["content"] == "a beta"
+            assert post(stand.url, {**ASK, "stop": stops, "include_stop_str_in_output": True}).status_code == 200
+        with standing(answering("a beta"), mode="shadow", out=str(tmp_path / str(len(stops)))) as stand:
+            found = post(stand.url, {**ASK, "stop": stops})
+            assert found.headers["x-aligner-corrected"] == "false; reason=too_many_stops"
+    with standing(answering("a beta")) as stand:
+        fits = post(stand.url, {**ASK, "stop": [f"{n:064}" for n in range(64)]})
+    assert fits.json()["choices"][0]["message"]["content"] == "a omega"
 
 
 def test_json_is_not_cut() -> None:

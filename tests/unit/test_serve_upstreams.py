@@ -343,10 +343,69 @@ def test_a_clients_key_reaches_one_upstream_where_all_are_asked(unnamed: bool, a
                 assert found.status_code == 404
                 assert "big/m1" in found.json()["error"]["message"]
         for call in one.upstream.calls:
-            assert {name: call.header(name) for name in SECRETS} == SECRETS
+            assert {name: call.header(name) for name in SECRETS} == {**SECRETS, "cookie": None}
         assert two.upstream.calls, "it is asked for its models too"
         for call in two.upstream.calls:
             assert {call.header(name) for name in SECRETS} == {None}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/files", "/v1/models"])
+def test_cookies_reach_no_upstream_and_keys_none_that_has_its_own(path: str, monkeypatch: Any) -> None:
+    async def handler(call: Call) -> None:
+        await call.reply({"data": []} if call.method == "GET" else chat_reply("fine"))
+
+    monkeypatch.setenv("THEIRS", "sk-1")
+    sent = {**SECRETS, "x-goog-api-key": "mine"}
+    for settings, passing in (
+        ({}, {**sent, "cookie": None}),
+        ({"upstream_key_env": ("THEIRS",)}, {**dict.fromkeys(sent), "authorization": "Bearer sk-1"}),
+    ):
+        with standing(handler, **settings) as stand:
+            method = "GET" if path == "/v1/models" else "POST"
+            httpx2.request(method, stand.url + path, json=None if method == "GET" else ASK, headers=sent, timeout=10)
+            call = stand.upstream.calls[0]
+            assert {name: call.header(name) for name in sent} == passing
+
+
+def test_a_silent_upstream_holds_no_list_up(monkeypatch: Any, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("aligner.serve.upstreams._LISTING", 0.2)
+
+    async def silent(call: Call) -> None:
+        await call.gone()
+
+    async def handler(call: Call) -> None:
+        if call.method == "GET":
+            await call.reply({"data": [{"id": "m1"}]})
+        else:
+            await call.reply({"error": {"message": "no model hugh", "code": "model_not_found"}}, 404)
+
+    with standing(handler) as one, standing(silent) as two:
+        with standing(unused, upstream=(f"{one.upstream_url}/v1", f"big={two.upstream_url}/v1")) as stand:
+            found = httpx2.get(stand.url + "/v1/models", timeout=20)
+            assert [m["id"] for m in found.json()["data"]] == ["m1"]
+            unknown = httpx2.post(stand.url + "/v1/chat/completions", json={**ASK, "model": "hugh"}, timeout=20)
+            assert unknown.json()["error"]["message"] == "no model hugh; known: m1"
+        assert caplog.text.count("the models of the upstream 'big' are left out: the upstream did not list") == 2
+        with standing(unused, upstream=(f"{two.upstream_url}/v1",)) as stand:
+            alone = httpx2.get(stand.url + "/v1/models", timeout=20)
+            assert (alone.status_code, alone.json()["error"]["code"]) == (504, "upstream_timeout")
+
+
+@pytest.mark.parametrize(
+    ("said", "asked"),
+    [
+        ({"error": {"message": "no model hugh", "code": "model_not_found"}}, 1),
+        ({"error": {"message": "Previous response 'r' not found.", "code": "previous_response_not_found"}}, 0),
+        ({"detail": "Not Found"}, 0),
+    ],
+)
+def test_models_are_listed_where_a_404_speaks_of_one(said: Any, asked: int) -> None:
+    async def handler(call: Call) -> None:
+        await (call.reply({"data": [{"id": "m1"}]}) if call.method == "GET" else call.reply(said, 404))
+
+    with standing(handler) as stand:
+        assert httpx2.post(stand.url + "/v1/chat/completions", json=ASK, timeout=20).status_code == 404
+        assert [call.method for call in stand.upstream.calls] == ["POST", *["GET"] * asked]
 
 
 def test_a_list_that_a_client_has_already_is_given_again() -> None:

@@ -20,8 +20,9 @@ from aligner.serve.options import HEADER, Options
 from aligner.serve.outcome import Outcome
 from aligner.serve.policy import Policy
 from aligner.serve.shadow import Shadow
+from aligner.serve.stops import check_stops
 from aligner.serve.stream import CorrectedStream
-from aligner.serve.unknown import with_known
+from aligner.serve.unknown import speaks_of_models, with_known
 from aligner.serve.upstreams import Reply, Upstreams
 from aligner.serve.wire import Answer, Json
 from aligner.types import Corrector, Usage
@@ -84,7 +85,9 @@ class Corrected:
             ClientLeft: it did not wait.
         """
         data = await exchange.body()
-        traced = {name.decode(): value for name in _TRACE if (value := h.get(exchange.headers, name)) is not None}
+        given = {name.decode(): h.get(exchange.headers, name) for name in _TRACE}
+        # Of other characters no trace is made, and the corrector's client would refuse to send them.
+        traced = {name: value for name, value in given.items() if value is not None and value.isascii()}
         with forwarding(traced):
             await exchange.unless_left(self._answer(kind, data, exchange))
 
@@ -110,6 +113,13 @@ class Corrected:
         untouched = untouched or unchecked or wire.why_not(kind, body, question)
         if untouched is None and kind != "completions" and not question[-1].content.strip():
             untouched = "no_question"  # an image, say, of which the corrector sees nothing
+        if untouched is None:
+            try:
+                check_stops(body)
+            except RequestError as e:
+                if self.shadow is None:
+                    raise
+                untouched = e.code  # shadow mode stands in nobody's way
         if route.model is not None:
             body["model"], changed = route.model, True
         return Asked(
@@ -141,7 +151,7 @@ class Corrected:
         """The upstream's own 404; one that knows no such model is followed by the models that there are."""
         data = await self.upstreams.whole(reply)
         packed = (h.get(reply.headers, b"content-encoding") or "identity") != "identity"
-        body = None if packed else with_known(data, await self._known(exchange))
+        body = with_known(data, await self._known(exchange)) if not packed and speaks_of_models(data) else None
         headers = told(reply, b"content-length", *(() if body is None else _OF_BODY))
         headers.append((_TELLS, b"false; reason=upstream_status"))
         await exchange.reply(reply.status, data if body is None else wire.write(body), headers)
@@ -184,7 +194,7 @@ class Corrected:
         response = wire.read_reply(data)
         answers = asked.formatted(wire.answers(asked.kind, asked.body, response))
         outcomes = await self.policy.correct_all(answers, asked.corrector)
-        changed = _put_back(asked.options, response, answers, outcomes, seconds)
+        changed = await _put_back(asked.options, response, answers, outcomes, seconds)
         headers = told(reply, b"content-length", *(_OF_BODY if changed else ()))
         headers.append((_TELLS, _told(outcomes)))
         await exchange.reply(status, wire.write(response) if changed else data, headers)
@@ -246,13 +256,15 @@ def _told(outcomes: list[Outcome]) -> bytes:
     return (("true" if corrected else "false") + (f"; reason={','.join(reasons)}" if reasons else "")).encode()
 
 
-def _put_back(options: Options, response: Json, answers: list[Answer], outcomes: list[Outcome], seconds: float) -> bool:
+async def _put_back(
+    options: Options, response: Json, answers: list[Answer], outcomes: list[Outcome], seconds: float
+) -> bool:
     """Put the outcomes in the answers' places; returns whether that changed the response at all."""
     changed = False
     spent = Usage()
     for answer, outcome in zip(answers, outcomes, strict=True):
         lost = answer.put(outcome.text)
-        extension = outcome.extension(options, lost, seconds)
+        extension = await outcome.extension(options, lost, seconds)
         if extension is not None:
             answer.beside["aligner"] = extension
         spent += outcome.spent

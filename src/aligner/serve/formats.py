@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aligner.correct.aligner import Aligner
-from aligner.correct.guards import ResponseFormat
+from aligner.correct.guards import ResponseFormat, schema_in
 from aligner.correct.keep_best import KeepBest
 from aligner.correct.remote import RemoteAligner
 from aligner.errors import ConfigError
@@ -35,8 +35,8 @@ def wanted_format(request: Json) -> Json | None:
         inner = {"type": "json_schema", "json_schema": {"schema": inner.get("schema")}}
     given = request.get("response_format")
     form: Any = given if given is not None else inner
-    if isinstance(form, Mapping) and form.get("type") == "json_schema" and isinstance(form.get("json_schema"), Mapping):
-        schema = form["json_schema"].get("schema")
+    if isinstance(form, Mapping):
+        schema, _ = schema_in(form)
         try:
             _count(schema)
             _size(schema, schema, (), {})

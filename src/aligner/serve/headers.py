@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
+from socket import gethostname
 from urllib.parse import urlsplit
 
 from aligner.errors import RequestError
@@ -44,7 +45,9 @@ class Door:
 
     With `keys`, a client must send one of them as its bearer key, wherever the page that it is on comes from. Without,
     the door is for programs of this machine, so web pages of other sites are kept out: they may reach loopback
-    addresses through a browser, with no key to guess.
+    addresses, and others of this network, through a browser, with no key to guess. A page may also call itself by a
+    name of its own that leads here. So at a loopback address only known names of the host are let in, the machine's own
+    among them, and elsewhere, where programs may know it by any name, a browser needs a known one or the bare address.
 
     Args:
         keys: those that clients may send.
@@ -54,7 +57,7 @@ class Door:
 
     def __init__(self, keys: Sequence[str], host: str, allowed: Sequence[str] = ()) -> None:
         self.keys = tuple(key.encode() for key in keys)
-        self._hosts = {*_LOOPBACK, host.lower(), *(name.lower() for name in allowed)}
+        self._hosts = {*_LOOPBACK, host.lower(), gethostname().lower(), *(name.lower() for name in allowed)}
         self._local = _is_loopback(host)
 
     def check(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
@@ -67,7 +70,8 @@ class Door:
             self._check_key(get(headers, b"authorization") or "")
             return
         host = _name(f"//{get(headers, b'host') or ''}")
-        if self._local and host and host not in self._hosts:
+        foreign = bool(host) and host not in self._hosts
+        if foreign and (self._local or (_of_browser(headers) and not _is_address(host))):
             raise RequestError(f"this gateway is not called '{host[:200]}'; name the host with --allow-host",
                                status=403, code="unknown_host")  # fmt: skip
         origin = get(headers, b"origin")
@@ -98,6 +102,24 @@ class Door:
         if not any(same):
             raise RequestError("the key is missing or wrong; send one of this gateway's keys as 'Authorization: Bearer "
                                "KEY'", status=401, code="invalid_api_key")  # fmt: skip
+
+
+def _of_browser(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether a browser sent it, which no page can hide: each sends a language, if an empty one.
+
+    By plain HTTP browsers say nothing else of themselves (`Sec-Fetch-Site` only by HTTPS and to this machine). Node
+    sends a language too, and with it a `Sec-Fetch-Mode`, which there a browser does not and no page can.
+    """
+    sent = {name for name, _ in headers}
+    return b"sec-fetch-site" in sent or (b"accept-language" in sent and b"sec-fetch-mode" not in sent)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_loopback(host: str) -> bool:

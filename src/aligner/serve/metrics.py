@@ -7,6 +7,7 @@ import math
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from aligner.serve.measures import Measures
 from aligner.types import Correction, Usage
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -67,7 +68,7 @@ class Metrics:
             registry=at,
         )
 
-    def corrected(self, correction: Correction, seconds: float) -> None:
+    def corrected(self, correction: Correction, measures: Measures, seconds: float) -> None:
         """Count one answer that the corrector saw to its end."""
         self.correction_seconds.observe(seconds)
         self.spent(correction.completion.usage)
@@ -79,12 +80,10 @@ class Metrics:
             self.answers.labels("kept").inc()
             self.kept.labels(correction.kept_because).inc()
             return
-        # A copy needs no counting of words.
-        copy = correction.is_copy
         passed = correction.gate is not None and correction.gate.passed
-        self.answers.labels("passed" if passed else "copied" if copy else "changed").inc()
-        self.edit_ratio.observe(0.0 if copy else correction.edit_ratio)
-        self.copied_share.observe(1.0 if copy else correction.copied_share)
+        self.answers.labels("passed" if passed else "copied" if correction.is_copy else "changed").inc()
+        self.edit_ratio.observe(measures.edit_ratio)
+        self.copied_share.observe(measures.copied_share)
 
     def untouched(self, reason: str, count: int = 1) -> None:
         """Count answers that the corrector never saw."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from aligner.serve.measures import Measures, word_diff
 from aligner.serve.options import Options
 from aligner.types import Correction, GateDecision, Usage
 
@@ -16,12 +17,13 @@ class Outcome:
 
     `late`: a guard fired when text had been sent already, so that `text` is not the original though there is a reason.
     `buffered`: a stream was asked for, and the text came whole. `seconds` is what the corrector took after the answer
-    was whole, None where it was not asked.
+    was whole, None where it was not asked; `measures` say how far its correction is from the answer.
     """
 
     text: str
     reason: str | None = None
     correction: Correction | None = None
+    measures: Measures = field(default_factory=Measures)
     late: bool = False
     buffered: bool = False
     seconds: float | None = None
@@ -30,7 +32,7 @@ class Outcome:
     def spent(self) -> Usage:
         return self.correction.completion.usage if self.correction is not None else Usage()
 
-    def extension(
+    async def extension(
         self, options: Options, lost: list[str], upstream: float, *, told: bool = False
     ) -> dict[str, Any] | None:
         """The object that is put beside the text; None where there is nothing to say. `upstream` took so many
@@ -41,8 +43,8 @@ class Outcome:
         if "original" in options.returns:
             value["original"] = original
         if "diff" in options.returns:
-            shown = correction.diff if correction is not None else ()
-            value["diff"] = [[edit.op, edit.text] for edit in shown] or ([["equal", original]] if original else [])
+            shown = await word_diff(correction) if correction is not None else []
+            value["diff"] = shown or ([["equal", original]] if original else [])
         if "reason" in options.returns or self.late or told:
             value["reason"] = self.reason
         if "flags" in options.returns:

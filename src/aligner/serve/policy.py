@@ -13,6 +13,7 @@ from aligner.correct.keep_best import KeepBest
 from aligner.errors import AlignerError, RequestError
 from aligner.generate.collect import closing
 from aligner.serve.failures import as_told, did_not_fit, reported
+from aligner.serve.measures import measured
 from aligner.serve.metrics import Metrics
 from aligner.serve.outcome import Outcome
 from aligner.serve.stops import StopWatch, stopped
@@ -77,7 +78,7 @@ class Policy:
             return self._failed(answer, self._slow())
         except Exception as e:  # whatever a corrector raises, its failure is a policy's matter
             return self._failed(answer, e)
-        return self._outcome(answer, correction, began)
+        return await self._outcome(answer, correction, began)
 
     async def correct_all(self, answers: list[Answer], corrector: Corrector) -> list[Outcome]:
         """Correct the answers of one response together; the first failure cancels the others.
@@ -156,8 +157,8 @@ class Policy:
         if rest := watch.rest() + held:
             shown.append(rest)
             yield rest
-        outcome = self._ended(answer, "".join(shown), ended, watch, perf_counter() - began,
-                              buffered=isinstance(corrector, KeepBest))  # fmt: skip
+        outcome = await self._ended(answer, "".join(shown), ended, watch, perf_counter() - began,
+                                    buffered=isinstance(corrector, KeepBest))  # fmt: skip
         if not shown:
             yield outcome.text
         yield outcome
@@ -223,22 +224,24 @@ class Policy:
         if rest := watch.rest():
             shown.append(rest)
             yield rest
-        outcome = self._ended(answer, "".join(shown), last, watch, perf_counter() - ready)
+        outcome = await self._ended(answer, "".join(shown), last, watch, perf_counter() - ready)
         if not shown:
             yield outcome.text
         yield outcome
 
-    def _outcome(self, answer: Answer, correction: Correction, began: float) -> Outcome:
+    async def _outcome(self, answer: Answer, correction: Correction, began: float) -> Outcome:
         if correction.kept_because == "error":
             return self._failed(answer, reported(correction.completion.error))
         if self.strict and did_not_fit(correction):
             raise self._too_long(correction.completion.error)
         correction = stopped(correction, answer.stops, formatted=answer.wanted is not None)
         seconds = perf_counter() - began
-        self.metrics.corrected(correction, seconds)
-        return Outcome(text=correction.text, reason=correction.kept_because, correction=correction, seconds=seconds)
+        measures = await measured(correction)
+        self.metrics.corrected(correction, measures, seconds)
+        return Outcome(text=correction.text, reason=correction.kept_because, correction=correction, measures=measures,
+                       seconds=seconds)  # fmt: skip
 
-    def _ended(
+    async def _ended(
         self, answer: Answer, shown: str, last: Delta, watch: StopWatch, seconds: float, *, buffered: bool = False
     ) -> Outcome:
         """What became of an answer whose correction was streamed; where nothing was shown, it stays."""
@@ -247,9 +250,10 @@ class Policy:
         completion = Completion(text=shown, finish_reason=last.finish_reason or "stop", usage=last.usage or Usage())
         correction = Correction(question=answer.question, answer=answer.text, text=text, completion=completion,
                                 kept_because=kept, flags=watch.flags(last.flags), gate=last.gate)  # fmt: skip
-        self.metrics.corrected(correction, seconds)
+        measures = await measured(correction)
+        self.metrics.corrected(correction, measures, seconds)
         reason = answer.untouched or kept
-        return Outcome(text=text, reason=reason, correction=correction, seconds=seconds,
+        return Outcome(text=text, reason=reason, correction=correction, measures=measures, seconds=seconds,
                        late=reason is not None and not correction.is_copy, buffered=buffered)  # fmt: skip
 
     def _untouched(self, answer: Answer) -> Outcome:

@@ -7,6 +7,7 @@ import logging
 
 from aligner.errors import RequestError, StorageError
 from aligner.rows import JsonlWriter
+from aligner.serve.measures import word_diff
 from aligner.serve.policy import Policy
 from aligner.serve.wire import Answer, Json
 from aligner.types import Corrector
@@ -62,8 +63,8 @@ class Shadow:
         else:
             row |= {"correction": outcome.text, "reason": outcome.reason}
             if outcome.correction is not None:
-                row["diff"] = [[edit.op, edit.text] for edit in outcome.correction.diff]
-                row["edit_ratio"] = round(outcome.correction.edit_ratio, 4)
+                row["diff"] = await word_diff(outcome.correction)
+                row["edit_ratio"] = round(outcome.measures.edit_ratio, 4)
         try:
             self._writer.write(row)
         except StorageError as e:

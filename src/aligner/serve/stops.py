@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from aligner.errors import RequestError
 from aligner.serve.wire import Json
 from aligner.types import Correction, KeptBecause
 
 _FLAG = "stop_sequence"  # says of a correction that it was cut
+# Every piece of a correction is searched for all of them, where all requests are served.
+_MOST = 64
+_MOST_CHARACTERS = 4096
 
 
 def stop_sequences(request: Json) -> tuple[str, ...]:
@@ -20,8 +24,21 @@ def stop_sequences(request: Json) -> tuple[str, ...]:
     return tuple(stop for stop in given if isinstance(stop, str) and stop)
 
 
+def check_stops(request: Json) -> None:
+    """What a request to be corrected may have as `stop`.
+
+    Raises:
+        RequestError: 400, they are too many or too long.
+    """
+    stops = stop_sequences(request)
+    if len(stops) > _MOST or sum(map(len, stops)) > _MOST_CHARACTERS:
+        raise RequestError(f"'stop' has {len(stops)} texts of {sum(map(len, stops))} characters; send at most {_MOST} "
+                           f"of {_MOST_CHARACTERS} in all, or ask for the answer uncorrected with 'X-Aligner: off'",
+                           status=400, code="too_many_stops")  # fmt: skip
+
+
 class StopWatch:
-    """Cuts a text that comes in pieces.
+    """Cuts a text that comes in pieces. White space at its beginning waits for other text: alone it is no text to show.
 
     Args:
         stops: what it may not hold.
@@ -31,20 +48,25 @@ class StopWatch:
     def __init__(self, stops: Iterable[str], answer: str = "") -> None:
         self._stops = tuple(stop for stop in stops if stop not in answer)
         self._tail = ""
+        self._blank = True  # what came so far
         self.hit = False
         """Whether a stop sequence was found."""
 
     def push(self, piece: str) -> str:
-        """What of the text may be shown now; what may be the beginning of a stop sequence waits."""
+        """What of the text may be shown now; white space before it, and what may begin a stop sequence, waits."""
         if self.hit:
             return ""
         text, self._tail = self._tail + piece, ""
         if found := [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]:
             self.hit = True
-            return text[: min(found)[1]]  # the one that is whole first, wherever the pieces part
+            shown = text[: min(found)[1]]  # the one that is whole first, wherever the pieces part
+            return shown if not self._blank or shown.strip() else ""
         waiting = max((_begun(text, stop) for stop in self._stops), default=0)
-        self._tail = text[len(text) - waiting :]
-        return text[: len(text) - waiting]
+        shown = text[: len(text) - waiting]
+        self._blank = self._blank and not shown.strip()
+        shown = "" if self._blank else shown
+        self._tail = text[len(shown) :]
+        return shown
 
     def rest(self) -> str:
         """What waits, once the text is over."""

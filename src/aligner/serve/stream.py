@@ -164,7 +164,7 @@ class CorrectedStream:
         answer = await showing.whole
         lost = self._shape.put(answer, outcome.text)
         failed = outcome.reason is not None and outcome.correction is None and answer.untouched is None
-        extension = outcome.extension(
+        extension = await outcome.extension(
             self._asked.options, lost, showing.seconds, told=failed or outcome.reason == "too_long"
         )
         await self._exchange.send(self._shape.finish(answer, outcome.text, outcome.spent, extension))

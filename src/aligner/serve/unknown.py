@@ -9,6 +9,11 @@ from aligner.serve.wire import Json
 _MOST = 300  # characters that are told of an error that is no JSON
 
 
+def speaks_of_models(data: bytes) -> bool:
+    """Whether `with_known` has something to add to the body of an upstream's 404."""
+    return with_known(data, "?") is not None
+
+
 def with_known(data: bytes, known: str) -> Json | None:
     """The body of an upstream's 404 with the `known` models in its message; None where it is to stay as it is.
 

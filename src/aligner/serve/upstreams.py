@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,13 +19,16 @@ from aligner.generate.chat_api import check_url
 from aligner.serve import headers as h
 from aligner.serve import wire
 
+_log = logging.getLogger(__name__)
+
 # Shorter than the five seconds after which uvicorn, and so vLLM and others, close an idle connection: a request that
 # is sent on a connection as it closes is lost.
 _KEEP_ALIVE = 4.0
 _CONNECT = 10.0
 _PIECE = 1 << 18  # bytes that are sent, or wait to be read, at a time
 _HEADER = 1 << 16  # bytes that one header of a reply may have
-_SECRETS = (b"authorization", b"cookie", b"api-key", b"x-api-key", b"x-goog-api-key")  # by which clients are known
+_KEYS = (b"authorization", b"api-key", b"x-api-key", b"x-goog-api-key")  # by which clients are known
+_LISTING = 5.0  # seconds that an upstream may take to list its models, while whoever asked waits for all
 _ASCII = "".join(map(chr, range(0x21, 0x7F)))
 
 
@@ -171,11 +175,14 @@ class Upstreams:
         """
         assert self._session is not None, "open() comes first"
         # Our own server has told the client already to go on, where it expected that. Which pages may call is decided
-        # at our own door: an upstream may know them by other rules.
-        without = [b"host", b"content-length", b"expect", b"x-aligner", b"origin"]
+        # at our own door: an upstream may know them by other rules. A browser's cookies are for whatever else this
+        # host serves: it sends them to every port.
+        without = [b"host", b"content-length", b"expect", b"x-aligner", b"origin", b"cookie"]
         if plain:
             without.append(b"accept-encoding")
-        if own_key or upstream.key is not None:
+        if upstream.key is not None:
+            without += _KEYS
+        elif own_key:
             without.append(b"authorization")
         sent = CIMultiDict((k.decode("latin-1"), h.text(v)) for k, v in h.passing(headers, *without))
         if plain:
@@ -226,20 +233,23 @@ class Upstreams:
     async def models(self, headers: Sequence[tuple[bytes, bytes]], *, own_key: bool) -> list[dict[str, Any]]:
         """All upstreams' models; those of a named one are called NAME/model. One that does not tell has none.
 
-        A client's own key is for the first upstream, and no other is sent it.
+        A client's own key is for the first upstream, and no other is sent it. One that does not tell within some
+        seconds is left out.
 
         Raises:
-            RequestError: 502, no upstream tells.
+            RequestError: 502 or 504, no upstream tells.
         """
         lists = await asyncio.gather(
             *(self._models(upstream, headers, own_key) for upstream in self._all.values()), return_exceptions=True
         )
-        failed = [found for found in lists if isinstance(found, BaseException)]
-        for error in failed:
+        failed = {n: found for n, found in zip(self._all, lists, strict=True) if isinstance(found, BaseException)}
+        for name, error in failed.items():
             if not isinstance(error, RequestError):
                 raise error
+            _log.warning("the models of %s are left out: %s", f"the upstream '{name}'" if name else "the upstream "
+                         "without a name", error)  # fmt: skip
         if len(failed) == len(lists):
-            raise failed[0]
+            raise next(iter(failed.values()))
         return [model for found in lists if not isinstance(found, BaseException) for model in found]
 
     async def _models(
@@ -247,13 +257,20 @@ class Upstreams:
     ) -> list[dict[str, Any]]:
         # The list is read here, so it may be no 304 and no part.
         without = [b"content-type", b"transfer-encoding", b"if-none-match", b"if-modified-since", b"range"]
-        kept = h.passing(headers, *without, *(() if upstream is self.first else _SECRETS))
-        async with self.ask(upstream, "GET", "/v1/models", kept, None, own_key=own_key, plain=True) as reply:
-            if reply.status != 200:
-                raise RequestError(f"the upstream's list of models is not to be had (status {reply.status})",
-                                   status=reply.status if reply.status in (401, 403, 429) else 502,
-                                   code="upstream_failed")  # fmt: skip
-            value = wire.read_reply(await self.whole(reply), "the upstream's list of models")
+        kept = h.passing(headers, *without, *(() if upstream is self.first else _KEYS))
+        try:
+            async with (
+                asyncio.timeout(_LISTING),
+                self.ask(upstream, "GET", "/v1/models", kept, None, own_key=own_key, plain=True) as reply,
+            ):
+                if reply.status != 200:
+                    raise RequestError(f"the upstream's list of models is not to be had (status {reply.status})",
+                                       status=reply.status if reply.status in (401, 403, 429) else 502,
+                                       code="upstream_failed")  # fmt: skip
+                value = wire.read_reply(await self.whole(reply), "the upstream's list of models")
+        except TimeoutError:
+            raise RequestError(f"the upstream did not list its models within {_LISTING:g} s; try again", status=504,
+                               code="upstream_timeout") from None  # fmt: skip
         listed = value.get("data")
         listed = listed if isinstance(listed, list) else []
         found = [m for m in listed if isinstance(m, dict) and isinstance(m.get("id"), str)]

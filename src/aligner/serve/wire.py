@@ -33,7 +33,11 @@ _RUN_THERE = frozenset({
 _CUT = {"content_filter": "content_filter", "length": "length", "max_tokens": "length", "max_output_tokens": "length"}
 # Fields of the Responses API that stand for turns which its server keeps.
 _KEPT_THERE = ("previous_response_id", "conversation", "prompt")
-_STRUCTURED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar")
+# Names that vLLM, SGLang and llama.cpp have for a form that an answer must keep to.
+_STRUCTURED = (
+    "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "structural_tag", "grammar",
+    "regex", "ebnf", "json_schema",
+)  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)
@@ -162,7 +166,7 @@ def question(kind: Kind, request: Json, index: int = 0) -> Chat:
 
 def why_not(kind: Kind, request: Json, chat: Chat) -> str | None:
     """Why no answer to this request is corrected; None where answers are."""
-    if any(request.get(name) for name in _STRUCTURED):
+    if any(request.get(name) not in (None, False, "", []) for name in _STRUCTURED):  # {} is a schema: any JSON
         return "structured_output"
     if kind == "completions" and request.get("suffix"):
         return "infill"

@@ -10,7 +10,7 @@ from aligner.correct.guards.collapse import collapses
 from aligner.correct.guards.endings import is_cut, is_emptied
 from aligner.correct.guards.facts import changes_numbers, changes_urls
 from aligner.correct.guards.fences import leaves_fence_open, loses_code_fence
-from aligner.correct.guards.formats import ResponseFormat, breaks_format, is_json, may_become_json
+from aligner.correct.guards.formats import ResponseFormat, breaks_format, is_json, may_become_json, schema_in
 from aligner.correct.guards.language import changes_language, language_of
 from aligner.correct.guards.latex import loses_latex
 from aligner.correct.guards.policy import GuardPolicy
@@ -43,4 +43,5 @@ __all__ = [
     "named_scripts",
     "repeats",
     "reported",
+    "schema_in",
 ]

@@ -29,6 +29,8 @@ class ResponseFormat:
     def parse(cls, value: Mapping[str, Any] | None) -> Self | None:
         """Read `response_format` of an OpenAI request; None where it asks for plain text.
 
+        A `json_object` may have a `schema` of its own, by which llama.cpp goes.
+
         Raises:
             ConfigError: it has no known type, or its schema is none.
         """
@@ -37,18 +39,17 @@ class ResponseFormat:
         kind = value.get("type") if isinstance(value, Mapping) else None
         if kind == "text":
             return None
-        if kind == "json_object":
-            return cls(kind="json_object")
-        if kind != "json_schema":
+        if kind not in ("json_object", "json_schema"):
             raise ConfigError(
                 f"response_format has the type {kind!r}; it must be an object with the type text, json_object or "
                 "json_schema"
             )
-        inner = value.get("json_schema")
-        schema = inner.get("schema") if isinstance(inner, Mapping) else None
+        schema, place = schema_in(value)
+        if kind == "json_object" and schema in (None, {}):
+            return cls(kind="json_object")
         if not isinstance(schema, Mapping | bool):
-            raise ConfigError("response_format has no schema; put it at json_schema.schema")
-        _check(schema)
+            raise ConfigError(f"response_format has no schema; put it at {place}")
+        _check(schema, place)
         return cls(kind="json_schema", schema=schema)
 
     def accepts(self, text: str) -> bool:
@@ -57,6 +58,14 @@ class ResponseFormat:
         if self.kind == "json_object":
             return isinstance(value, dict)
         return value is not _NOTHING and _valid(value, self.schema)
+
+
+def schema_in(form: Mapping[str, Any]) -> tuple[Any, str]:
+    """The schema of a `response_format`, None where it has none, and the place where it stands."""
+    if form.get("type") == "json_object":
+        return form.get("schema"), "schema"
+    inner = form.get("json_schema")
+    return inner.get("schema") if isinstance(inner, Mapping) else None, "json_schema.schema"
 
 
 def breaks_format(answer: str, correction: str, wanted: ResponseFormat | None = None) -> bool:
@@ -98,14 +107,14 @@ def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 
-def _check(schema: Any) -> None:
+def _check(schema: Any, place: str) -> None:
     from jsonschema.exceptions import SchemaError
 
     try:
         _dialect(schema).check_schema(schema)
     except (SchemaError, RecursionError) as e:
         reason = e.message if isinstance(e, SchemaError) else "nested too deeply"
-        raise ConfigError(f"response_format has a schema that is none ({reason}); correct json_schema.schema") from None
+        raise ConfigError(f"response_format has a schema that is none ({reason}); correct {place}") from None
 
 
 def _valid(value: Any, schema: Any) -> bool:
@@ -130,5 +139,5 @@ def _dialect(schema: Any) -> Any:
     try:
         return validator_for(schema, default=Draft202012Validator)
     except (AttributeError, TypeError, ValueError):
-        raise ConfigError("response_format has a schema whose $schema is no address; correct it, or leave it out at "
-                          "json_schema.schema") from None  # fmt: skip
+        raise ConfigError("response_format has a schema whose $schema is no address; correct it, or leave it "
+                          "out") from None  # fmt: skip

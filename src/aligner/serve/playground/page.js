@@ -55,6 +55,7 @@ function fail(text) {
   $("error").hidden = !text;
 }
 
+// Requests go without cookies: those of whatever else this host serves are not the upstream's to see.
 function headers() {
   const key = $("key").value.trim();
   return key ? { Authorization: `Bearer ${key}` } : {};
@@ -80,7 +81,7 @@ function told(error) {
 /* What the gateway has. */
 
 async function got(path) {
-  const response = await fetch(path, { headers: headers() });
+  const response = await fetch(path, { credentials: "omit", headers: headers() });
   if (!response.ok) throw await refusal(response);
   return response.json();
 }
@@ -266,6 +267,7 @@ async function ask() {
   try {
     const response = await fetch("v1/chat/completions", {
       method: "POST",
+      credentials: "omit",
       headers: { "Content-Type": "application/json", ...headers() },
       body: JSON.stringify(body),
       signal: controller.signal,
