@@ -63,3 +63,13 @@ def test_an_existing_demo_is_not_written_over(tmp_path, capsys) -> None:
     assert (tmp_path / "demo" / "mine.txt").read_text() == "mine"
     assert not (tmp_path / "cache").exists(), "it is refused before anything is trained"
     assert "--overwrite" in capsys.readouterr().err
+
+
+def test_a_cache_within_the_run_is_not_emptied_with_it(tmp_path, capsys) -> None:
+    kept = tmp_path / "demo" / "cache" / "base-S" / "model.safetensors"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("weights")
+    arguments = ["demo", "--quick", "--overwrite", "--out", str(tmp_path / "demo"), "--cache", str(kept.parents[1])]
+    assert main(arguments) == 2
+    assert "lies in the run's own directory" in capsys.readouterr().err
+    assert kept.read_text() == "weights"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aligner.correct.card import AlignerCard
+from aligner.correct.gate import GateCalibration
 from aligner.errors import DataError, RunError
 from aligner.evaluate.config import EvalConfig
 from aligner.evaluate.run import run
@@ -112,6 +115,7 @@ def test_what_an_older_version_did_not_record_is_not_taken_for_changed(tmp_path)
     del record["files"]["aligners/c"]
     (config.out / "inputs.json").write_text(json.dumps(record))
     assert run(config, "resume", judge=PlainJudge()).result() is not None
+    assert "aligners/c" in files_of(config.out), "from now on it is known"
     del record["files"]["answers/u"]
     (config.out / "inputs.json").write_text(json.dumps(record))
     with pytest.raises(RunError, match=r"\(answers/u\)"):
@@ -130,6 +134,22 @@ def test_a_finished_run_is_not_taken_for_one_of_another_model(tmp_path, capsys) 
     assert "already finished" in capsys.readouterr().err
 
 
+def test_calibrating_a_gate_that_is_off_changes_no_evaluation(tmp_path, capsys) -> None:
+    save_corrector(tmp_path / "corrector")
+    config = config_of(tmp_path)
+    run(config, judge=PlainJudge())
+    card = AlignerCard.load(tmp_path / "corrector")
+    assert card is not None
+    gate = GateCalibration(thresholds={"balanced": -1.0}, passed={"balanced": 0.5}, needed=99, faultless=9)
+    replace(card, gate=gate).save(tmp_path / "corrector")
+    (tmp_path / "corrector" / "trainer_state.json").write_text("{}")
+    run(config, "resume", judge=PlainJudge())
+    assert "already finished" in capsys.readouterr().err
+    replace(card, prompt=replace(card.prompt, after="?")).save(tmp_path / "corrector")
+    with pytest.raises(RunError, match=r"\(aligners/c\)"):
+        run(config, "resume", judge=PlainJudge())
+
+
 def test_a_finished_run_stays_finished_without_its_files_and_is_refused_with_others(tmp_path, capsys) -> None:
     config = stored_config(tmp_path)
     out = run(config).path
@@ -141,9 +161,10 @@ def test_a_finished_run_stays_finished_without_its_files_and_is_refused_with_oth
         path.unlink()
     run(config, "resume")
     assert "already finished" in capsys.readouterr().err
-    (out / "inputs.json").write_text("{")
-    with pytest.raises(RunError, match=r"inputs\.json: damaged"):
-        run(config, "resume")
+    for damaged in ("{", "[]", '{"files": 3}'):
+        (out / "inputs.json").write_text(damaged)
+        with pytest.raises(RunError, match=r"inputs\.json: damaged"):
+            run(config, "resume")
     (out / "inputs.json").unlink()
     run(config, "resume")
 

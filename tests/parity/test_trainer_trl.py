@@ -9,10 +9,10 @@ from transformers import MixtralConfig, MixtralForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 from aligner.errors import ConfigError
-from aligner.train.config import Residual, Scratch
+from aligner.train.config import Residual, Scratch, TrainConfig
+from aligner.train.corrector import _check
 from aligner.train.edited import mark
 from aligner.train.scratch import build_model, train_tokenizer
-from aligner.train.sft import Resources, train_stage
 from aligner.train.trainer import trainer_class
 
 
@@ -69,10 +69,13 @@ def test_a_mixture_of_experts_learns_its_routers_loss_too(tokenizer, tmp_path) -
     batch = theirs.data_collator([theirs.train_dataset[i] for i in range(6)])
     expected = theirs.compute_loss(model, dict(batch)).item()
     assert ours.compute_loss(model, dict(batch)).item() == pytest.approx(expected, rel=1e-6)
-    schedule = Residual(steps=1, batch_size=4, edit_weight=2)
-    resources = Resources(bf16=False, gradient_checkpointing=False, save_every=9, seed=0)
-    with pytest.raises(ConfigError, match=r"residual\.edit_weight: the experts"):
-        train_stage(model, tokenizer, rows(), schedule, tmp_path / "c", resources)
+    model.save_pretrained(tmp_path / "moe")
+    tokenizer.save_pretrained(tmp_path / "moe")
+    config = TrainConfig(data=("x",), out=tmp_path / "run", model=str(tmp_path / "moe"), max_length=64,
+                         residual=Residual(edit_weight=2))  # fmt: skip
+    with pytest.raises(ConfigError, match=r"residual\.edit_weight: the experts of"):
+        _check(config, tokenizer)
+    _check(config.model_copy(update={"residual": Residual()}), tokenizer)
 
 
 def test_the_model_is_left_as_it_was_and_tokens_are_counted(tokenizer, tmp_path) -> None:

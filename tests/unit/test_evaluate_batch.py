@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aligner.errors import StorageError
-from aligner.evaluate.batch import read_answers, write_requests
+from aligner.evaluate.batch import left_over, read_answers, write_requests
 from aligner.evaluate.llm_judge import Ask
 from aligner.generate.store import ResponseStore
 from tests.api_server import completion
@@ -52,16 +52,17 @@ def test_a_file_has_so_many_lines_at_most(tmp_path, store, count, expected) -> N
     assert keys == [ask.key for ask in asks(count)]
 
 
-@pytest.mark.parametrize(("count", "left"), [(9, 3), (4, 2), (3, 0), (0, 0)])
-def test_parts_of_an_earlier_time_are_removed(tmp_path, store, count, left) -> None:
+@pytest.mark.parametrize(("count", "made"), [(9, 3), (4, 2), (3, 0), (0, 0)])
+def test_parts_of_an_earlier_time_or_of_another_run_stay_and_are_named(tmp_path, store, count, made) -> None:
     folder = tmp_path / "b"
     write_requests(folder / "r.jsonl", asks(9), store, most_lines=3)
-    (folder / "r-4.jsonl").write_text('{"custom_id": "k0", "response": null}\n')
     (folder / "r-old.jsonl").write_text("mine")
     files = write_requests(folder / "r.jsonl", asks(count), store, most_lines=3)
-    parts = {f"r-{n}.jsonl" for n in range(1, left + 1)} or {"r.jsonl"}
+    parts = {f"r-{n}.jsonl" for n in range(1, made + 1)} or {"r.jsonl"}
     assert {path.name for path in files} == parts
-    assert names(folder) == parts | {"r-4.jsonl", "r-old.jsonl"}, "nothing goes but requests"
+    assert names(folder) == parts | {"r-1.jsonl", "r-2.jsonl", "r-3.jsonl", "r-old.jsonl"}
+    others = left_over(folder / "r.jsonl", len(files))
+    assert [path.name for path in others] == [f"r-{n}.jsonl" for n in range(made + 1, 4)]
 
 
 def test_a_file_has_so_many_bytes_at_most(tmp_path, store) -> None:

@@ -388,21 +388,25 @@ def test_pages_of_other_sites_are_kept_out() -> None:
         assert post(stand.url, ASK, origin="https://friend.example").status_code == 200
 
 
+OWN = gethostname().partition(".")[0]
 BROWSERS: list[dict[str, str]] = [
     {"accept-language": "de"},
     {"accept-language": "", "user-agent": "curl/8"},  # all that a page can do to hide it
-    {"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors", "accept-language": "de"},
 ]
 PROGRAMS: list[dict[str, str]] = [
     {"user-agent": "OpenAI/Python 2"},
     {"user-agent": "node", "accept-language": "*", "sec-fetch-mode": "cors"},
+    # A browser that came by HTTPS to a proxy, or whose page one may call from.
+    {"sec-fetch-site": "none", "sec-fetch-mode": "navigate", "accept-language": "de"},
+    {"accept-language": "de", "origin": "http://friend.example"},
 ]
 
 
 @pytest.mark.parametrize(
     ("host", "known"),
     [("evil.example:8080", False), ("evil.example", False), ("[x", False), ("192.168.0.7:8080", True),
-     ("[fe80::1]:8080", True), ("localhost:8080", True), ("friend.example", True), ("", True)],
+     ("[fe80::1]:8080", True), ("localhost:8080", True), ("friend.example", True), ("friend.example.", True),
+     ("", True)],
 )  # fmt: skip
 def test_a_name_that_leads_here_lets_no_page_in(host: str, known: bool) -> None:
     """A page's own name may lead to any address, and what it asks of itself has no `Origin`."""
@@ -419,7 +423,9 @@ def test_a_name_that_leads_here_lets_no_page_in(host: str, known: bool) -> None:
         door = Door((), bound, ("friend.example",))
         assert [refused(door, sent) for sent in BROWSERS] == [not known] * len(BROWSERS)
         assert not any(refused(door, sent) for sent in PROGRAMS), "they may know the host by any name"
-        assert not any(refused(door, {**sent, "host": name}) for sent in BROWSERS for name in (bound, gethostname()))
+        assert not any(
+            refused(door, {**sent, "host": name}) for sent in BROWSERS for name in (bound, OWN, f"{OWN}.local")
+        )
     keyed = Door(("key",), "0.0.0.0")
     assert not any(refused(keyed, {**sent, "authorization": "Bearer key"}) for sent in BROWSERS)
 
@@ -569,6 +575,8 @@ def test_fields_for_a_form_that_ask_for_none_change_nothing() -> None:
     with standing(answering("a beta")) as stand:
         ask = {**ASK, "regex": None, "ebnf": "", "json_schema": None, "guided_choice": []}
         assert post(stand.url, ask).json()["choices"][0]["message"]["content"] == "a omega"
+        assert post(stand.url, {**ASK, "structured_outputs": {}}).headers["x-aligner-corrected"] == "true"
+        assert post(stand.url, {**ASK, "json_schema": {}}).headers["x-aligner-corrected"] != "true", "any JSON"
 
 
 def test_a_share_is_the_same_each_time() -> None:

@@ -29,6 +29,11 @@ def test_a_finished_run_that_is_resumed_keeps_what_it_made() -> None:
     assert again.making_seconds == 90.0
 
 
+def test_what_an_older_version_made_has_no_time_of_its_own() -> None:
+    assert Made(made=("suite",), seconds=9.0).and_then(Made(seconds=3.0)).making_seconds is None
+    assert Made().and_then(LATER).making_seconds == LATER.making_seconds
+
+
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     assert Made.read(run) == Made()

@@ -216,7 +216,7 @@ def test_nothing_is_left_to_the_servers_own_ways_of_decoding() -> None:
     assert {name: body[name] for name in neutral} == neutral
     assert body["temperature"] == 0
     body = asyncio.run(_asked(Sampling(temperature=0.7, seed=3)))
-    sampled = neutral | {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "temperature": 0.7, "seed": 3}
+    sampled = neutral | {"top_k": -1, "top_p": 1.0, "min_p": 0.0, "temperature": 0.7, "seed": 3}
     assert {name: body[name] for name in sampled} == sampled
 
 

@@ -318,7 +318,7 @@ def test_a_shadow_run(tmp_path: Path) -> None:
     rows = [
         {**row, "correction": "The dog sat.", "reason": None, "diff": [["equal", "The "]], "edit_ratio": 0.3333},
         {**row, "correction": "The cat sat.", "reason": None, "edit_ratio": 0.0},
-        {**row, "correction": "The cat sat.", "reason": "length"},
+        {**row, "correction": "The cat sat.", "reason": "length", "model": 5},
         {**row, "correction": None, "reason": "correction_timeout", "error": "too slow"},
     ]
     made = RunDir.create(tmp_path / "run", ShadowLike())

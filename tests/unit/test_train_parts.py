@@ -343,6 +343,13 @@ def test_progress_evaluates_on_time_and_stops_when_asked() -> None:
     assert seen == [2, 4, 6]
 
 
+def test_the_first_interrupt_ends_a_step_where_another_process_was_told_before(capsys) -> None:
+    with stop_on_interrupt() as stop:
+        stop.set()
+        signal.raise_signal(signal.SIGINT)
+        assert "Ctrl-C again" in capsys.readouterr().err
+
+
 def test_the_second_interrupt_is_the_ordinary_one(capsys) -> None:
     before = signal.getsignal(signal.SIGINT)
     with stop_on_interrupt() as stop:

@@ -54,8 +54,13 @@ def run(config: CalibrateConfig) -> GateCalibration:
         raise CheckpointError(f"{place}: no such directory; a corrector is calibrated where it lies, so download one "
                               "from the Hub first")  # fmt: skip
     source = expand(config.input, "input")
-    for _ in read_triplets(source):  # a bad row is told before a model is loaded
-        pass
+    triplets: Iterable[Triplet] = read_triplets(source)
+    if source.is_file():
+        for _ in triplets:  # a bad row is told before a model is loaded
+            pass
+        triplets = read_triplets(source)
+    else:
+        triplets = list(triplets)  # of a pipe, which can be read once
     with Aligner.from_pretrained(
         place, prompt=config.prompt, device=config.device, dtype=config.dtype, max_rows=config.max_rows,
         quantize=config.quantize,
@@ -64,7 +69,7 @@ def run(config: CalibrateConfig) -> GateCalibration:
         if own is not None and own.prompt != aligner.card.prompt:
             raise CheckpointError(f"{place}/{FILE_NAME}: it was trained with another prompt ({own.prompt.name}); leave "
                                   "--prompt out")  # fmt: skip
-        found = aligner.calibrate(read_triplets(source))
+        found = aligner.calibrate(triplets)
         lineage = merge_lineage(aligner.card.lineage, [ancestor_of_file("data", source)])
         replace(aligner.card, lineage=lineage).save(place)
     return found

@@ -253,7 +253,8 @@ class RemoteAligner:
             "frequency_penalty": 0.0,
         }
         if not sampling.greedy:
-            body |= {"seed": sampling.seed, "top_p": sampling.top_p, "top_k": sampling.top_k, "min_p": 0.0}
+            body |= {"seed": sampling.seed, "top_p": sampling.top_p, "min_p": 0.0}
+            body["top_k"] = sampling.top_k or -1  # some servers refuse 0 for all of them
         if self.sends == "text" and form.name == "chat":
             body["add_special_tokens"] = False  # the format has its own
         return _Job(chat=chat, answer=answer, prompt=prompt, body=body, tight=room < min(likely + 1, most))

@@ -16,8 +16,6 @@ from aligner.rows import dumps, read_rows, storage_errors, write_atomic
 from aligner.types import Chat, Completion
 
 _PATH = "/v1/chat/completions"
-# By this a file of requests is known, near its start.
-_MARK, _START = f'"method": "POST", "url": "{_PATH}"', 1000
 # OpenAI takes 50,000 requests and 200 MB a file.
 _MOST_LINES = 50_000
 _MOST_BYTES = 190_000_000
@@ -43,7 +41,6 @@ def write_requests(
     """Write one line for every request that the store has no answer to; none stands there twice.
 
     What is too much for one file goes to several, `part_of(path, 1)` and on. Of the lines one is in memory at a time.
-    Parts of an earlier time, of which there are now fewer, are removed: nobody is to send them again.
 
     Returns:
         How many lines each file has.
@@ -69,7 +66,6 @@ def write_requests(
         write_atomic(path if part == 1 else part_of(path, part), counted(group))
     if not counts:
         write_atomic(path, "")
-    _remove_parts(path, 1 if len(counts) < 2 else len(counts) + 1)
     if len(counts) < 2:
         return {path: sum(counts)}
     return {part_of(path, part): count for part, count in enumerate(counts, 1)}
@@ -80,16 +76,14 @@ def part_of(path: Path, number: int) -> Path:
     return path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
-def _remove_parts(path: Path, number: int) -> None:
-    """The files of requests that bear the name of this part and of those after it."""
+def left_over(path: Path, parts: int) -> list[Path]:
+    """Files that bear the names of further parts: of an earlier time, or of another run, and none of these requests."""
+    found = []
+    number = 1 if parts < 2 else parts + 1
     while (part := part_of(path, number)).is_file():
-        with storage_errors(part):
-            with part.open(encoding="utf-8", errors="replace") as file:
-                start = file.read(_START)
-            if _MARK not in start:
-                return  # somebody's own file
-            part.unlink()
+        found.append(part)
         number += 1
+    return found
 
 
 def _lines(asks: Iterable[Ask], store: ResponseStore) -> Iterator[str]:

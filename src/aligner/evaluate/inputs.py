@@ -114,7 +114,15 @@ def _corrections_hash(path: Path, upstream: str) -> str:
 
 
 def _corrector_hash(spec: CorrectorSpec) -> str:
-    return fingerprint(Path(corrector_place(spec)))
+    from aligner.correct.card import FILE_NAME as CARD
+    from aligner.correct.card import AlignerCard
+
+    place = Path(corrector_place(spec))
+    card = AlignerCard.load(place)
+    # Of the card, what decides the corrections: calibrating a gate that is off changes none.
+    gate = card.gate.to_json() if card is not None and card.gate is not None and spec.gate != "off" else None
+    used = dumps({"prompt": None if card is None else card.prompt.to_json(), "gate": gate})
+    return hashlib.sha256(f"{fingerprint(place, without=CARD)}:{used}".encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def _check_method(corrector: str, place: str, config: EvalConfig, live: Collection[str]) -> str:
@@ -200,6 +208,8 @@ def record_inputs(run_dir: RunDir, record: dict[str, Any]) -> None:
     changed = changed or [k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and k != "files"]
     if changed:
         raise _refusal(run_dir, changed)
+    if before != now:  # an older version recorded less
+        write_atomic(path, text)
 
 
 def check_finished(run_dir: RunDir, config: EvalConfig, live: Collection[str]) -> None:
@@ -222,9 +232,11 @@ def check_finished(run_dir: RunDir, config: EvalConfig, live: Collection[str]) -
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        raise RunError(f"{path}: damaged; restore it, or start anew with --overwrite") from None
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("files", {}), dict):
+        raise RunError(f"{path}: damaged; restore it, or start anew with --overwrite")
     return record
 
 

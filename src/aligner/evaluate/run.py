@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from aligner.errors import ConfigError
 from aligner.evaluate import answering, correcting, revising
 from aligner.evaluate.apis import api_upstream, judge_store, responses
-from aligner.evaluate.batch import BatchJudge, write_requests
+from aligner.evaluate.batch import BatchJudge, left_over, write_requests
 from aligner.evaluate.config import CorrectorSpec, EvalConfig, UpstreamSpec
 from aligner.evaluate.inputs import FILE_NAME as INPUTS
 from aligner.evaluate.inputs import check_checkpoints, check_finished, read_inputs, record_inputs
@@ -277,6 +277,8 @@ class _Evaluation:
                 files = write_requests(path, (a for bench in benches for a in bench.asks(self.judge)), store)
             for file, count in files.items():
                 say(f"{file}: {count:,} requests")
+            for file in left_over(path, len(files)):
+                say(f"{file}: was there before, and holds none of these requests")
 
     def _benches(self) -> Generates[Bench]:
         """One after the other; the files of each are closed when the next is asked for."""

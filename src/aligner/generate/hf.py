@@ -154,6 +154,16 @@ def model_vocabulary(name: str | Path) -> int | None:
     return None if size is None else int(size)
 
 
+def has_experts(name: str | Path) -> bool:
+    """Whether a model's configuration names experts whose router has a loss of its own.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    config = _load_config(name).get_text_config()
+    return hasattr(config, "output_router_logits") and bool(getattr(config, "router_aux_loss_coef", 0.0))
+
+
 def _load_config(name: str | Path) -> Any:
     from transformers import AutoConfig
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aligner.config import Config
+from aligner.config import Config, expand
 from aligner.pocket.upstreams import profiles
 from aligner.recipes.demo import QUICK_UPSTREAMS, say, stack
 from aligner.recipes.suite_models import CACHE
@@ -35,7 +35,7 @@ def table2(config: BaselinesConfig, existing: Existing = "refuse") -> RunDir:
         RunError: the directory exists, a run to be resumed is one of other models, or a training process was killed.
         Interrupted: Ctrl-C; what was trained is kept.
     """
-    out = config.out or Path("runs/table2-quick" if config.quick else "runs/table2")
+    out = expand(config.out or Path("runs/table2-quick" if config.quick else "runs/table2"), "out")
     wanted = [profiles()[name] for name in (QUICK_UPSTREAMS if config.quick else profiles())]
     scripted = [profile.name for profile in wanted if profile.size == "scripted"]
     trained = [profile.name for profile in wanted if profile.size != "scripted"]

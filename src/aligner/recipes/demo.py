@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from aligner.config import Config
+from aligner.config import Config, expand
 from aligner.errors import Interrupted
 from aligner.evaluate.config import EvalConfig
 from aligner.evaluate.run import run as evaluate
@@ -27,7 +27,7 @@ from aligner.recipes.made import Made
 from aligner.recipes.spans import LocatingOracle
 from aligner.recipes.suite_models import CACHE, EVALUATION, SIZES, Models, Size, settings
 from aligner.rows import Row, dumps, read_rows, write_atomic
-from aligner.runs import Existing, RunDir
+from aligner.runs import Existing, RunDir, check_apart
 from aligner.types import Generator
 
 QUICK_UPSTREAMS = ("heron", "crow", "dove")
@@ -93,6 +93,8 @@ def stack(
         Interrupted: Ctrl-C while training; what was trained is kept.
     """
     started = time.monotonic()
+    out, cache = expand(out, "out"), expand(cache, "cache")
+    check_apart(out, [cache])
     chosen = [p for name, p in profiles().items() if name in names]
     models = Models(quick=quick, cache=cache)
     suite = models.suite(names)
@@ -118,10 +120,13 @@ def stack(
     tasks = Tasks(Language(World(settings("suite")["world"])))
     live: dict[str, Generator] = {p.name: ScriptedUpstream(tasks, p) for p in chosen if p.size == "scripted"}
     oracle = Oracle(tasks)
+    finished = existing == "resume" and RunDir(out).result() is not None
     run_dir = RunDir.create(out, config, existing)
     earlier = Made.read(run_dir)
 
     def record() -> None:
+        if finished:  # nothing is added to it
+            return
         earlier.and_then(Made(
             made=tuple(job.name for job in models.jobs), from_cache=tuple(models.from_cache), making_seconds=making,
             seconds=time.monotonic() - started,

@@ -13,11 +13,12 @@ _FILE = "made.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """The names of what was made and found, the seconds of making it, and those of everything with the evaluation."""
+    """The names of what was made and found, the seconds of making it where they are known, and those of everything with
+    the evaluation."""
 
     made: tuple[str, ...] = ()
     from_cache: tuple[str, ...] = ()
-    making_seconds: float = 0.0
+    making_seconds: float | None = None
     seconds: float = 0.0
 
     @classmethod
@@ -32,7 +33,7 @@ class Made:
         return cls(
             made=tuple(items(known, "made", where)),
             from_cache=tuple(items(known, "from_cache", where)),
-            making_seconds=number(known, "making_seconds", where) or 0.0,
+            making_seconds=number(known, "making_seconds", where),
             seconds=number(known, "seconds", where) or 0.0,
         )
 
@@ -43,9 +44,15 @@ class Made:
         return Made(
             made=tuple(made),
             from_cache=tuple(name for name in found if name not in made),
-            making_seconds=round(self.making_seconds + later.making_seconds, 1),
+            making_seconds=self._both(later),
             seconds=round(self.seconds + later.seconds, 1),
         )
+
+    def _both(self, later: Made) -> float | None:
+        """The seconds of making; None where what an older version made is not timed apart."""
+        if self.making_seconds is None and self.made:
+            return None
+        return round((self.making_seconds or 0.0) + (later.making_seconds or 0.0), 1)
 
     def write(self, run: RunDir) -> None:
         """Replace the run's file whole.

@@ -122,7 +122,8 @@ def _rows(path: Path, shadow: bool) -> Iterator[Row]:
         yield from rows_of(path)
         return
     for row in rows_of(path):
-        named = {"source": row.value.get("model"), "kept_because": row.value.get("reason")}
+        model = row.value.get("model")  # as the client sent it
+        named = {"source": model if isinstance(model, str) else None, "kept_because": row.value.get("reason")}
         yield replace(row, value={**row.value, **named})
 
 

@@ -51,6 +51,7 @@ KEPT = {
     "infill": "the answer fills a gap",
     "correction_failed": "the corrector failed",
 }
+_IDENTITY = "identity_"
 
 
 def count(value: float | None) -> str:
@@ -210,13 +211,20 @@ def _rows(rows: Mapping[str, Any], where: str) -> list[str]:
     parts = [f"{count(n)} were {verb}" for key, verb in verbs.items() if (n := number(rows, key, where)) is not None]
     dropped = mapping(rows, "dropped", where)
     reasons = {k: n for k in dropped if (n := number(dropped, k, where))}
-    if reasons:
-        parts.append(f"{count(sum(reasons.values()))} were left out ({tallied(reasons)})")
+    # Those of identity rows are trained on in the residual stage.
+    out = {k: n for k, n in reasons.items() if not k.startswith(_IDENTITY)}
+    if out:
+        parts.append(f"{count(sum(out.values()))} were left out ({tallied(out)})")
     if not parts:
         return []
     read = number(rows, "read", where)
     of = f"Of {plural(read, 'row')} read, " if read is not None else "Of the rows, "
-    return [f"{of}{listing(parts)}."]
+    lines = [f"{of}{listing(parts)}."]
+    if shortened := number(rows, "shortened", where):
+        lines.append(f"{plural(shortened, 'row')} had no room for their oldest turns.")
+    if warm := {k.removeprefix(_IDENTITY): n for k, n in reasons.items() if k not in out}:
+        lines.append(f"{plural(sum(warm.values()), 'identity row')} of the warm-up were left out ({tallied(warm)}).")
+    return lines
 
 
 def _work(stages: Sequence[Mapping[str, Any]], where: str) -> list[str]:

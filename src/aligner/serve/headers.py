@@ -57,7 +57,9 @@ class Door:
 
     def __init__(self, keys: Sequence[str], host: str, allowed: Sequence[str] = ()) -> None:
         self.keys = tuple(key.encode() for key in keys)
-        self._hosts = {*_LOOPBACK, host.lower(), gethostname().lower(), *(name.lower() for name in allowed)}
+        own = gethostname().lower().partition(".")[0]
+        self._hosts = {*_LOOPBACK, host.lower(), gethostname().lower(), own, f"{own}.local",
+                       *(name.lower().rstrip(".") for name in allowed)}  # fmt: skip
         self._local = _is_loopback(host)
 
     def check(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
@@ -70,11 +72,12 @@ class Door:
             self._check_key(get(headers, b"authorization") or "")
             return
         host = _name(f"//{get(headers, b'host') or ''}")
-        foreign = bool(host) and host not in self._hosts
+        origin = get(headers, b"origin")
+        # A page that calls itself by a name of its own is of that name, too; one of ours came through a proxy.
+        foreign = bool(host) and host not in self._hosts and not (origin and self._welcomes(origin))
         if foreign and (self._local or (_of_browser(headers) and not _is_address(host))):
             raise RequestError(f"this gateway is not called '{host[:200]}'; name the host with --allow-host",
                                status=403, code="unknown_host")  # fmt: skip
-        origin = get(headers, b"origin")
         if origin and not self._welcomes(origin):
             raise RequestError(f"pages of '{_name(origin)[:200]}' may not call this gateway; name the host with "
                                "--allow-host", status=403, code="unknown_origin")  # fmt: skip
@@ -107,11 +110,11 @@ class Door:
 def _of_browser(headers: Sequence[tuple[bytes, bytes]]) -> bool:
     """Whether a browser sent it, which no page can hide: each sends a language, if an empty one.
 
-    By plain HTTP browsers say nothing else of themselves (`Sec-Fetch-Site` only by HTTPS and to this machine). Node
-    sends a language too, and with it a `Sec-Fetch-Mode`, which there a browser does not and no page can.
+    By plain HTTP browsers say nothing else of themselves. `Sec-Fetch-Mode` tells Node, which sends a language too, and
+    a browser that came by HTTPS, whose proxy answered for the name: no page can send it.
     """
     sent = {name for name, _ in headers}
-    return b"sec-fetch-site" in sent or (b"accept-language" in sent and b"sec-fetch-mode" not in sent)
+    return b"accept-language" in sent and b"sec-fetch-mode" not in sent
 
 
 def _is_address(host: str) -> bool:
@@ -131,6 +134,6 @@ def _is_loopback(host: str) -> bool:
 
 def _name(address: str) -> str:
     try:
-        return (urlsplit(address).hostname or "").lower()
+        return (urlsplit(address).hostname or "").lower().rstrip(".")
     except ValueError:
         return "?"

@@ -112,6 +112,7 @@ class Upstreams:
                               "--upstream URL, --upstream NAME=URL")  # fmt: skip
         self.timeout, self.answer_limit = timeout, answer_limit
         self._session: aiohttp.ClientSession | None = None
+        self._told: set[tuple[str, str]] = set()  # lists that were left out, and why: each is logged once
 
     @property
     def first(self) -> Upstream:
@@ -246,6 +247,9 @@ class Upstreams:
         for name, error in failed.items():
             if not isinstance(error, RequestError):
                 raise error
+            if (name, str(error)) in self._told:
+                continue
+            self._told.add((name, str(error)))
             _log.warning("the models of %s are left out: %s", f"the upstream '{name}'" if name else "the upstream "
                          "without a name", error)  # fmt: skip
         if len(failed) == len(lists):
@@ -260,7 +264,7 @@ class Upstreams:
         kept = h.passing(headers, *without, *(() if upstream is self.first else _KEYS))
         try:
             async with (
-                asyncio.timeout(_LISTING),
+                asyncio.timeout(_LISTING if len(self._all) > 1 else None),
                 self.ask(upstream, "GET", "/v1/models", kept, None, own_key=own_key, plain=True) as reply,
             ):
                 if reply.status != 200:

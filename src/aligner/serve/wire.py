@@ -38,6 +38,7 @@ _STRUCTURED = (
     "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "structural_tag", "grammar",
     "regex", "ebnf", "json_schema",
 )  # fmt: skip
+_SCHEMAS = ("guided_json", "json_schema")  # of which {} is one: any JSON
 
 
 @dataclass(slots=True, kw_only=True)
@@ -166,7 +167,7 @@ def question(kind: Kind, request: Json, index: int = 0) -> Chat:
 
 def why_not(kind: Kind, request: Json, chat: Chat) -> str | None:
     """Why no answer to this request is corrected; None where answers are."""
-    if any(request.get(name) not in (None, False, "", []) for name in _STRUCTURED):  # {} is a schema: any JSON
+    if any(request.get(name) or (name in _SCHEMAS and request.get(name) == {}) for name in _STRUCTURED):
         return "structured_output"
     if kind == "completions" and request.get("suffix"):
         return "infill"

@@ -117,7 +117,9 @@ def _check_ids(tokenizer: Any, name: str) -> None:
         raise CheckpointError(f"{name}: its tokenizer has neither a pad nor an end token; set eos_token in its "
                               "tokenizer_config.json")  # fmt: skip
     size = model_vocabulary(name)
-    if size is not None and (beyond := [t for t in tokenizer.all_special_ids if t >= size]):
+    # Of all special tokens those that rows hold: a text model may have a tokenizer with an image's, which none has.
+    used = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id)
+    if size is not None and (beyond := [t for t in used if t is not None and t >= size]):
         token = tokenizer.convert_ids_to_tokens(beyond[0])
         raise CheckpointError(f"{name}: the model has embeddings for {size} ids, and {token} of its tokenizer is id "
                               f"{beyond[0]}; enlarge the embeddings and save the model, or take out the "

@@ -12,6 +12,7 @@ from aligner.correct.aligner import Aligner
 from aligner.correct.card import AlignerCard
 from aligner.errors import ConfigError, DataError
 from aligner.evaluate.loading import free_memory
+from aligner.generate.hf import has_experts
 from aligner.prompts import PromptFormat
 from aligner.rows import storage_errors
 from aligner.runs import Existing, RunDir, lineage_to_json
@@ -39,7 +40,7 @@ def run(config: TrainConfig, existing: Existing = "refuse") -> RunDir:
     """
     files, mix = data_files(config.data), data_files(config.mix, "mix")
     rows = chain(read_triplets(*files), read_text_rows(*mix))
-    inputs = Inputs(files=[*files, *mix], rows=rows, ready=partial(_prompt, config))
+    inputs = Inputs(files=[*files, *mix], rows=rows, ready=partial(_check, config))
     return run_session(config, existing, inputs, lambda session: _train(session, files, mix))
 
 
@@ -63,6 +64,14 @@ def _train(session: Session[TrainConfig], files: list[Path], mix: list[Path]) ->
     records = session.train(stages, tokenizer, held_out, lambda _model, directory: card.save(directory))
     if session.state.is_main_process:
         _finish(session, prepared, held_out, records)
+
+
+def _check(config: TrainConfig, tokenizer: Any) -> None:
+    """Whether the model that it starts from can be trained so."""
+    _prompt(config, tokenizer)
+    if config.residual.edit_weight != 1 and config.model is not None and has_experts(config.model):
+        raise ConfigError(f"residual.edit_weight: the experts of {config.model} have a loss of their own, which "
+                          "weighted tokens leave out; set it to 1")  # fmt: skip
 
 
 def _prompt(config: TrainConfig, tokenizer: Any) -> PromptFormat:
@@ -119,6 +128,7 @@ def _finish(
                 "mixed": prepared.mixed,
                 "held_out": prepared.held_out_total,
                 "measured": sum(map(len, held_out.rows.values())),
+                "shortened": prepared.shortened,
                 "dropped": dict(prepared.dropped),
             },
             "stages": records,
@@ -144,7 +154,8 @@ def _calibrated(aligner: Aligner, held_out: HeldOut, place: Path) -> dict[str, A
 
 def _summary(prepared: Prepared) -> str:
     mixed = f"{prepared.mixed:,} other rows mixed in, " if prepared.mixed else ""
+    shortened = f" ({prepared.shortened:,} without their oldest turns)" if prepared.shortened else ""
     return (
-        f"{prepared.read:,} triplets: {prepared.train:,} to train on, {mixed}"
+        f"{prepared.read:,} triplets: {prepared.train:,} to train on{shortened}, {mixed}"
         f"{prepared.held_out_total:,} held out{dropped_text(prepared.dropped)}"
     )

@@ -31,7 +31,8 @@ T = TypeVar("T")
 class Prepared:
     """What reading the data gave: datasets per stage, held-out triplets, and what was left out.
 
-    `train` counts the triplets that the residual stage trains on, `mixed` the other rows it has besides.
+    `train` counts the triplets that the residual stage trains on, `mixed` the other rows it has besides, and
+    `shortened` the triplets that had no room for their oldest turns.
     """
 
     stages: dict[str, Any] = field(default_factory=dict)
@@ -40,6 +41,7 @@ class Prepared:
     train: int = 0
     mixed: int = 0
     held_out_total: int = 0
+    shortened: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
 
@@ -176,12 +178,11 @@ def _write_triplets(
                     if not prepared.train:
                         too_long.longest = max(too_long.longest, _needed(row, prompt, codec))
                 else:
-                    if encoded.left_out:
-                        prepared.dropped["old_turns"] += encoded.left_out
                     writers["residual"].write(encoded)
             if not any(encoded is not None for _, encoded in rows):
                 continue
             prepared.train += 1
+            prepared.shortened += any(encoded is not None and encoded.left_out for _, encoded in rows)
             if not in_warmup(triplet, config):
                 continue
             if not triplet.answer.strip():

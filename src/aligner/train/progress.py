@@ -161,9 +161,13 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
         yield stop
         return
 
+    pressed = False
+
     def handler(_signal: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
+        nonlocal pressed
+        if pressed:  # another process may have set the event
             raise KeyboardInterrupt
+        pressed = True
         stop.set()
         print("\nstopping after this step and saving; Ctrl-C again stops at once", file=sys.stderr)  # noqa: T201
 

@@ -121,9 +121,6 @@ def train_stage(
             raise
         raise ConfigError(f"'lora': {str(e).splitlines()[0]}") from e
     if isinstance(schedule, Residual):
-        if schedule.edit_weight != 1 and trainer.aux_loss_enabled:
-            raise ConfigError("residual.edit_weight: the experts of this model have a loss of their own, which "
-                              "weighted tokens leave out; set it to 1")  # fmt: skip
         trainer.edit_weight = schedule.edit_weight
     _remove_default_printers(trainer)
     try:
