@@ -18,13 +18,14 @@ from aligner.rows import JsonlWriter, read_rows
 from aligner.runs import RunDir
 from aligner.tokens import TextCodec
 from aligner.train import held_out as held_out_module
+from aligner.train import progress as progress_module
 from aligner.train.config import Schedule, Scratch, TrainConfig, Warmup
 from aligner.train.dataset import Prepared, data_files, encode_row, prepare, texts
 from aligner.train.edited import edited, weight_at
 from aligner.train.figures import cut_metrics, held_out_table, stage_figures
 from aligner.train.held_out import HeldOut, held_out_losses
 from aligner.train.order import LengthBuckets
-from aligner.train.progress import StageProgress, stop_on_interrupt
+from aligner.train.progress import StageProgress, any_stops, stop_on_interrupt
 from aligner.train.scratch import build_model, train_tokenizer
 from aligner.types import Triplet
 from tests.models import tilde_tokenizer
@@ -341,6 +342,18 @@ def test_progress_evaluates_on_time_and_stops_when_asked() -> None:
     assert seen == [2, 4, 6], "what is due is measured before the stop, or the resumed run would lack it"
     progress.on_step_end(None, trained(10)[0], control)
     assert seen == [2, 4, 6]
+
+
+def test_processes_stop_by_what_they_agreed_on(monkeypatch) -> None:
+    """A signal between the agreement and the end of the step is for the next one, as it is for all others."""
+    stop, signalled = threading.Event(), threading.Event()
+    monkeypatch.setattr(progress_module, "PartialState", lambda: SimpleNamespace(num_processes=2, device="cpu"))
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_: stop.set() if signalled.is_set() else None)
+    assert not any_stops(stop)
+    signalled.set()
+    assert not any_stops(stop)
+    assert stop.is_set()
+    assert any_stops(stop)
 
 
 def test_the_first_interrupt_ends_a_step_where_another_process_was_told_before(capsys) -> None:

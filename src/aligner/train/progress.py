@@ -145,12 +145,14 @@ def _time(seconds: float) -> str:
 def any_stops(stop: threading.Event) -> bool:
     """Whether one of the processes is to stop; then all of them are, so that none waits for one that is gone."""
     state = PartialState()
-    if state.num_processes > 1:
-        flag = torch.tensor(float(stop.is_set()), device=state.device)
-        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-        if flag.item():
-            stop.set()
-    return stop.is_set()
+    if state.num_processes == 1:
+        return stop.is_set()
+    flag = torch.tensor(float(stop.is_set()), device=state.device)
+    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+    # What they agreed on, and not the event: that may have been set here since, which the others do not know yet.
+    if agreed := bool(flag.item()):
+        stop.set()
+    return agreed
 
 
 @contextmanager
