@@ -262,9 +262,10 @@ class Upstreams:
         # The list is read here, so it may be no 304 and no part.
         without = [b"content-type", b"transfer-encoding", b"if-none-match", b"if-modified-since", b"range"]
         kept = h.passing(headers, *without, *(() if upstream is self.first else _KEYS))
+        most = _LISTING if len(self._all) > 1 else self.timeout
         try:
             async with (
-                asyncio.timeout(_LISTING if len(self._all) > 1 else None),
+                asyncio.timeout(most),
                 self.ask(upstream, "GET", "/v1/models", kept, None, own_key=own_key, plain=True) as reply,
             ):
                 if reply.status != 200:
@@ -273,7 +274,7 @@ class Upstreams:
                                        code="upstream_failed")  # fmt: skip
                 value = wire.read_reply(await self.whole(reply), "the upstream's list of models")
         except TimeoutError:
-            raise RequestError(f"the upstream did not list its models within {_LISTING:g} s; try again", status=504,
+            raise RequestError(f"the upstream did not list its models within {most:g} s; try again", status=504,
                                code="upstream_timeout") from None  # fmt: skip
         listed = value.get("data")
         listed = listed if isinstance(listed, list) else []
