@@ -70,7 +70,8 @@ class StepLoop:
         self._passes = Passes(self._forward, self._slots, phrases=Phrases(), share=share)
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._driver = threading.Lock()
+        # Ctrl-C may come between taking it and the `try` that gives it back: the same thread must be able to close.
+        self._driver = threading.RLock()
         self._closed = False
 
     @property
